@@ -1,0 +1,1 @@
+"""featcache: extract features once, evaluate everything."""
