@@ -1,0 +1,286 @@
+"""Fill the feature sets of one split: every tap in one pass over the images.
+
+Work is cut into units of whole shards. A unit is claimed, its batches are embedded and spooled,
+its shards are published; several processes on one cache share the units among them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.backbone import Backbone
+from featcache.datasets.dataset import Split
+from featcache.digest import Json
+from featcache.errors import ExtractionError
+from featcache.extraction.embedding import Embedder, resolve_device
+from featcache.extraction.loader import Images, default_workers, load_images
+from featcache.extraction.progress import Progress
+from featcache.extraction.provenance import environment
+from featcache.spec import ExtractionSpec
+from featcache.store.cache import Cache
+from featcache.store.claims import Claim, Owner
+from featcache.store.files import disk_errors, json_bytes, read_json, write_once
+from featcache.store.spool import Batch, Spool
+from featcache.store.writer import SetWriter
+
+CANARIES = 64
+CANARY_COSINE = 0.999
+"""Between two GPUs or batch sizes, float16 features agree beyond this; other weights do not."""
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to extract; nothing here changes what is extracted."""
+
+    device: str = "auto"
+    batch_size: int | None = None
+    """None: found by itself."""
+    workers: int | None = None
+    """Decoding processes; None: from the number of cores."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extracted:
+    """One feature set after an extraction."""
+
+    path: Path
+    spec: ExtractionSpec
+    digest: str
+    rows: int
+    unreadable: int
+    computed: int
+    """Rows this process embedded now; 0 if all were cached."""
+    seconds: float
+
+
+class Extraction:
+    """One pass over one split for the taps that are not sealed yet."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        split: Split,
+        backbone: Backbone,
+        specs: Sequence[ExtractionSpec],
+        options: Options,
+        progress: Progress,
+    ) -> None:
+        """Open or create the feature set of each spec; one spec per tap."""
+        self._split, self._backbone, self._options = split, backbone, options
+        self._progress, self._specs = progress, specs
+        self._device = resolve_device(options.device)
+        self._workers = default_workers(self._device) if options.workers is None else options.workers
+        self._embedder = Embedder(backbone, [spec.tap for spec in specs], self._device)
+        cache.create()
+        with disk_errors(cache.root, "create a feature set in"):
+            self._writers = [
+                SetWriter(cache.path_of(spec), spec, tuple(backbone.taps[spec.tap]))
+                for spec in specs
+            ]
+        self.computed = 0
+        self._batch_size = self._choose_batch_size()
+
+    def run(self, extra: Mapping[str, Json]) -> None:
+        """Embed what is missing, wait for what others embed, and seal.
+
+        Args:
+            extra: Facts for the provenance beside those of the environment.
+
+        Raises:
+            ExtractionError: If it cannot go on; what was done is kept.
+            StoreError: If the disk refuses.
+        """
+        stored = min(writer.stored_rows() for writer in self._writers)
+        name = f"{self._split.dataset}/{self._split.name}"
+        self._progress.start(name, len(self._split), stored)
+        try:
+            if 0 < stored:
+                self._progress.note(f"{name}: resuming, {stored} of {len(self._split)} rows are kept")
+            self._prove_canaries()
+            self._fill()
+            self._seal(extra)
+        finally:
+            self._progress.stop()
+
+    def _choose_batch_size(self) -> int:
+        """Return the batch size; a resumed set keeps the one it was begun with.
+
+        Features differ in their last bits between batch sizes, so one set should have one.
+        """
+        for writer in self._writers:
+            plan = writer.work / "plan.json"
+            if self._options.batch_size is None and plan.exists():
+                return int(read_json(plan)["batch_size"])
+        size = self._options.batch_size or self._embedder.find_batch_size()
+        for writer in self._writers:
+            if writer.work.exists():
+                with disk_errors(writer.work, "write"):
+                    write_once(writer.work / "plan.json", json_bytes({"batch_size": size}))
+        return size
+
+    def _prove_canaries(self) -> None:
+        """Re-embed some stored rows; refuse to mix what this machine computes otherwise."""
+        for writer, spec in zip(self._writers, self._specs, strict=True):
+            if writer.is_sealed:
+                continue
+            rows, stored = writer.sample(CANARIES)
+            if not len(rows):
+                continue
+            first = int(rows[0])
+            images = next(self._load([(first, int(rows[-1]) + 1)]))
+            again = self._embedder.embed(images, spec.numerics.stored)[spec.tap][rows - first]
+            cosine = _cosine(stored, again)
+            if cosine.min() < CANARY_COSINE:
+                row = int(rows[cosine.argmin()])
+                raise ExtractionError(
+                    f"A resumed set must be computed alike; row {row} of {writer.path} now has "
+                    f"cosine {cosine.min():.4f} to what is stored (at least {CANARY_COSINE}). "
+                    "Compare the library versions, or delete the set and its .work directory."
+                )
+
+    def _fill(self) -> None:
+        """Process every unit that is free, again and again until none is missing."""
+        told: set[Owner] = set()
+        while True:
+            busy: set[Owner] = set()
+            for unit in self._units():
+                if owner := self._try_unit(unit):
+                    busy.add(owner)
+            if not busy:
+                return
+            for owner in busy - told:
+                self._progress.note(f"waiting for {owner}, which extracts the remaining rows")
+            told |= busy
+            time.sleep(_POLL_S)
+
+    def _units(self) -> Iterator[range]:
+        """Yield row ranges that are whole shards in every set."""
+        size = max(writer.layout.shard_rows for writer in self._writers)
+        rows = len(self._split)
+        for start in range(0, rows, size):
+            yield range(start, min(start + size, rows))
+
+    def _try_unit(self, unit: range) -> Owner | None:
+        """Process one unit, unless it is done or another process has it."""
+        with ExitStack() as held:
+            claims: list[Claim] = []
+            open_shards: list[tuple[SetWriter, int, Spool]] = []
+            for writer in self._writers:
+                rows = writer.layout.shard_rows
+                for shard in range(unit.start // rows, -(-unit.stop // rows)):
+                    if writer.is_done(shard):
+                        continue
+                    with disk_errors(writer.work, "claim work in"):
+                        try:
+                            claim = writer.claim(shard)
+                        except FileNotFoundError:  # sealed by another process just now
+                            continue
+                    if isinstance(claim, Owner):
+                        return claim
+                    held.callback(claim.release)
+                    if writer.is_done(shard):
+                        continue
+                    with disk_errors(writer.work, "open the spool in"):
+                        spool = writer.open_spool(shard)
+                    held.callback(spool.close)
+                    claims.append(claim)
+                    open_shards.append((writer, shard, spool))
+            if open_shards:
+                self._process(unit, claims, open_shards)
+        return None
+
+    def _process(
+        self, unit: range, claims: list[Claim], shards: list[tuple[SetWriter, int, Spool]]
+    ) -> None:
+        """Embed the rows of a unit that its spools lack; publish each shard when it is full."""
+        first = min(
+            (spool.next_row for _, _, spool in shards if not spool.is_complete), default=unit.stop
+        )
+        aligned = unit.start + (first - unit.start) // self._batch_size * self._batch_size
+        self._publish(shards)
+        began = time.perf_counter()
+        for images in self._load(self._ranges(aligned, unit.stop)):
+            features = self._embedder.embed(images, self._specs[0].numerics.stored)
+            now = time.perf_counter()
+            seconds, began = now - began, now
+            for writer, _, spool in shards:
+                with disk_errors(writer.work, "write features to"):
+                    spool.append(
+                        Batch(
+                            start=images.start,
+                            features=features[writer.spec.tap],
+                            unreadable=images.unreadable,
+                            seconds=round(seconds, 4),
+                        )
+                    )
+            self._publish(shards)
+            for claim in claims:
+                claim.keep_alive()
+            new = images.start + len(images.pixels) - max(first, images.start)
+            self.computed += new
+            self._progress.advance(new)
+
+    def _publish(self, shards: list[tuple[SetWriter, int, Spool]]) -> None:
+        """Publish the complete spools and take them off the list."""
+        for item in [one for one in shards if one[2].is_complete]:
+            writer, shard, spool = item
+            record = {"batch_size": self._batch_size, "environment": environment(self._device)}
+            with disk_errors(writer.path, "publish a shard of"):
+                writer.finish_shard(shard, spool, record)
+            shards.remove(item)
+
+    def _ranges(self, start: int, stop: int) -> list[tuple[int, int]]:
+        size = self._batch_size
+        return [(row, min(row + size, stop)) for row in range(start, stop, size)]
+
+    def _load(self, ranges: list[tuple[int, int]]) -> Iterator[Images]:
+        return load_images(
+            self._split.images,
+            self._backbone.transform,
+            ranges,
+            workers=self._workers,
+            pin_memory=self._device.startswith("cuda"),
+        )
+
+    def _seal(self, extra: Mapping[str, Json]) -> None:
+        for writer in self._writers:
+            done = writer.done().values() if not writer.is_sealed else ()
+            provenance = {
+                **extra,
+                "environment": environment(self._device),
+                "batch_size": self._batch_size,
+                "workers": self._workers,
+                "extraction_seconds": round(sum(one["seconds"] for one in done), 3),
+                "shards": [{k: one[k] for k in ("rows", "seconds", "environment")} for one in done],
+                "dataset": dict(self._split.facts),
+            }
+            while True:
+                with disk_errors(writer.path, "seal"):
+                    owner = writer.seal(
+                        labels=self._split.labels,
+                        ids=np.array(self._split.ids, np.str_),
+                        class_names=self._split.class_names,
+                        provenance=provenance,
+                    )
+                if owner is None:
+                    break
+                time.sleep(_POLL_S)
+
+
+def _cosine(
+    first: NDArray[np.floating], second: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Return the cosine of each pair of rows; two zero rows agree."""
+    a = first.reshape(len(first), -1).astype(np.float64)
+    b = second.reshape(len(second), -1).astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    both_zero = ~a.any(axis=1) & ~b.any(axis=1)
+    return np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.where(norms == 0, 1.0, norms))

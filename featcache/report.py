@@ -1,0 +1,145 @@
+"""Derive the leaderboard from stored results: one row per backbone, one column per question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from featcache.results import Result
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Column:
+    """One comparable question; scores of different columns are never averaged."""
+
+    dataset: str
+    task: str
+    protocol: str
+    metric: str
+
+    @property
+    def title(self) -> str:
+        """A heading: dataset, task, metric; the protocol only if it is not the task's default."""
+        task = self.task if self.protocol == f"{self.task}@1" else self.protocol
+        return f"{self.dataset} {task} {self.metric}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One backbone's scores."""
+
+    backbone: str
+    cells: tuple[Result | None, ...]
+    mean_rank: float
+    """Mean over the columns it has of its rank there, ties averaged; 1 is best."""
+    extraction_s: float
+    probe_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaderboard:
+    """A table of results, best mean rank first."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+def leaderboard(results: Sequence[Result]) -> Leaderboard:
+    """Arrange results into a leaderboard.
+
+    Of several results for one cell (another tap or precision, a changed dataset) the newest
+    stands. Rows are sorted by (cells that are missing, mean rank, name), so a backbone that
+    skipped a hard question is not ahead of one that answered it.
+
+    Args:
+        results: Oldest first, as `ResultStore.all` gives them.
+    """
+    cells = {(one.record["backbone"], _column(one)): one for one in results}
+    columns = tuple(sorted({column for _, column in cells}))
+    rows = []
+    for backbone in {name for name, _ in cells}:
+        own = tuple(cells.get((backbone, column)) for column in columns)
+        ranks = [
+            _rank(one.score, [c.score for (_, at), c in cells.items() if at == column])
+            for one, column in zip(own, columns, strict=True)
+            if one is not None
+        ]
+        rows.append(
+            Row(
+                backbone=backbone,
+                cells=own,
+                mean_rank=sum(ranks) / len(ranks),
+                extraction_s=_extraction_seconds(own),
+                probe_s=sum(one.record["how"]["seconds"] for one in own if one is not None),
+            )
+        )
+    rows.sort(key=lambda row: (row.cells.count(None), row.mean_rank, row.backbone))
+    return Leaderboard(columns=columns, rows=tuple(rows))
+
+
+def to_markdown(board: Leaderboard) -> str:
+    """Render a leaderboard as a Markdown table with 95 % intervals and a caption."""
+    if not board.rows:
+        return "No results yet.\n"
+    titles = [_escape(column.title) for column in board.columns]
+    head = ["backbone", *titles, "mean rank", "extraction s", "probes s"]
+    lines = [_line(head), _line([":--", *("--:" for _ in head[1:])])]
+    for row in board.rows:
+        lines.append(
+            _line(
+                [
+                    _escape(row.backbone),
+                    *(cell_text(cell) for cell in row.cells),
+                    f"{row.mean_rank:.2f}",
+                    f"{row.extraction_s:.1f}",
+                    f"{row.probe_s:.1f}",
+                ]
+            )
+        )
+    return "\n".join([*lines, "", CAPTION, ""])
+
+
+CAPTION = (
+    "Scores in %, with 95 % intervals over test samples. Mean rank: average over the columns of "
+    "the rank in each, ties averaged; 1 is best. Seconds: extraction of all feature sets used, "
+    "and of all probes."
+)
+
+
+def cell_text(cell: Result | None) -> str:
+    """Render a score with its interval, in percent; a dash if there is none."""
+    if cell is None:
+        return "–"
+    text = f"{100 * cell.score:.1f}"
+    interval = cell.record["intervals"].get(cell.record["primary"])
+    return f"{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else text
+
+
+def _column(result: Result) -> Column:
+    record = result.record
+    others = sorted(record["inputs"].get("ood", {}))
+    dataset = f"{record['dataset']} vs {'+'.join(others)}" if others else record["dataset"]
+    return Column(dataset, record["task"], record["protocol"], record["primary"])
+
+
+def _rank(score: float, scores: list[float]) -> float:
+    better = sum(other > score for other in scores)
+    equal = sum(other == score for other in scores)
+    return better + (equal + 1) / 2
+
+
+def _extraction_seconds(cells: Sequence[Result | None]) -> float:
+    """Add up each feature set once, however many probes read it."""
+    seconds: dict[str, float] = {}
+    for cell in cells:
+        if cell is not None:
+            seconds |= cell.record["how"]["extraction_seconds"]
+    return sum(seconds.values())
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,135 @@
+"""Who works on what: a claim is a file that is created only if absent.
+
+The owner touches it while it works. A claim of a dead process of this machine is taken over at
+once; one of another machine after it was not touched for `EXPIRY_S`, judged by the file
+system's own clock, so that a wrong clock on either side does not matter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from featcache.store.files import json_bytes, temporary_path, write_once
+
+EXPIRY_S = 120.0
+"""Seconds without a sign of life after which another machine's claim is stale."""
+HEARTBEAT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The process behind a claim."""
+
+    host: str
+    pid: int
+    started: str
+    """Start time of the process as the system counts it: a process id may be used again."""
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+def this_process() -> Owner:
+    """Return the owner that stands for the running process."""
+    return Owner(host=_host(), pid=os.getpid(), started=_start_time(os.getpid()))
+
+
+class Claim:
+    """A claim held by this process."""
+
+    def __init__(self, path: Path) -> None:
+        """Wrap the path of a claim that this process has made."""
+        self._path = path
+        self._touched = time.monotonic()
+
+    def keep_alive(self) -> None:
+        """Show a sign of life, at most every `HEARTBEAT_S`."""
+        if time.monotonic() - self._touched >= HEARTBEAT_S:
+            self._touched = time.monotonic()
+            self._path.touch()
+
+    def release(self) -> None:
+        """Give the claim up, if it is still this process's."""
+        if read_owner(self._path) == this_process():
+            self._path.unlink(missing_ok=True)
+
+
+def try_claim(path: Path) -> Claim | Owner:
+    """Claim `path`, or return the living owner that holds it."""
+    me = this_process()
+    record = json_bytes({"host": me.host, "pid": me.pid, "started": me.started})
+    while not write_once(path, record):
+        owner = read_owner(path)
+        if owner == me:
+            break
+        if owner is not None and _is_alive(owner, path):
+            return owner
+        _take_away(path)
+    return Claim(path)
+
+
+def read_owner(path: Path) -> Owner | None:
+    """Return who holds the claim at `path`; None if there is none or it is unreadable."""
+    try:
+        record = json.loads(path.read_bytes())
+        return Owner(host=record["host"], pid=record["pid"], started=record["started"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _take_away(path: Path) -> None:
+    """Remove a stale claim; of several processes that try, one moves it and none is hurt."""
+    grave = temporary_path(path.parent)
+    try:
+        path.rename(grave)
+        owner = read_owner(grave)
+        if owner is not None and owner.host == _host() and _runs(owner):
+            os.link(grave, path)  # a newcomer had claimed it in between: give it back
+    except (FileNotFoundError, FileExistsError):
+        pass
+    finally:
+        grave.unlink(missing_ok=True)
+
+
+def _is_alive(owner: Owner, path: Path) -> bool:
+    if owner.host == _host():
+        return _runs(owner)
+    try:
+        probe = temporary_path(path.parent)
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink()
+        return now - path.stat().st_mtime < EXPIRY_S
+    except FileNotFoundError:
+        return False
+
+
+def _runs(owner: Owner) -> bool:
+    try:
+        os.kill(owner.pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return _start_time(owner.pid) == owner.started
+
+
+def _host() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    suffix = boot.read_text().strip()[:8] if boot.exists() else ""
+    return f"{platform.node()}-{suffix}"
+
+
+def _start_time(pid: int) -> str:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    if fields[0] == "Z":
+        return "ended"
+    return fields[19]

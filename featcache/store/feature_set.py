@@ -1,0 +1,254 @@
+"""Read a sealed feature set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from featcache.digest import Json
+from featcache.errors import CorruptError, OptionError, ShapeError, StoreError, UnsealedError
+from featcache.spec import ExtractionSpec
+from featcache.store.arrays import OK, SmallArrays, read_arrays
+from featcache.store.files import read_json
+from featcache.store.layout import Layout, parse_layout
+from featcache.store.manifest import GROUP_FILE
+from featcache.store.shard import MappedShard
+from featcache.store.table import Table
+
+BLOCK_ROWS = 8192
+"""Rows per streamed block: small enough to stay in a processor's cache."""
+
+
+def read_group(path: Path) -> dict[str, Any]:
+    """Return the attributes of the feature set at `path`, sealed or not.
+
+    Raises:
+        StoreError: If there is none, or its metadata is not a feature set's.
+    """
+    try:
+        attributes: Json = read_json(path / GROUP_FILE)["attributes"]
+        if not {"spec", "provenance", "sealed"} <= attributes.keys():
+            raise KeyError("spec, provenance, sealed")  # noqa: TRY301
+    except FileNotFoundError:
+        raise StoreError(
+            f"A feature set must lie at {path}; there is none. List what the cache holds with: "
+            "featcache ls features"
+        ) from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CorruptError(f"{path / GROUP_FILE} is not a feature set's: {error!r} missing.") from None
+    return dict(attributes)
+
+
+class FeatureSet:
+    """A sealed, immutable feature set: features, labels, ids and ledger by row.
+
+    Rows keep the order of the dataset. Unreadable rows are there, as zeros; `valid` tells which
+    rows to use, and `table()` leaves the others out.
+    """
+
+    def __init__(self, path: Path, *, check: bool = True) -> None:
+        """Open the set at `path`; nothing but two small JSON files is read.
+
+        Args:
+            path: Directory `<tap>-<key>.zarr`.
+            check: Check each chunk against its CRC-32C when it is first read.
+
+        Raises:
+            UnsealedError: If the set is not complete.
+            CorruptError: If its metadata is damaged.
+        """
+        attributes = read_group(path)
+        self.path = path
+        self.spec = ExtractionSpec.from_json(attributes["spec"])
+        sealed = attributes["sealed"]
+        if sealed is None:
+            raise UnsealedError(
+                f"A feature set must be sealed before it is read; {path} is still being extracted "
+                "or was interrupted. Run the same `featcache extract` again: it resumes."
+            )
+        self.provenance: Mapping[str, Any] = attributes["provenance"]
+        self.sealed: Mapping[str, Any] = sealed
+        self._check = check
+
+    @property
+    def key(self) -> str:
+        """The spec key, 64 hex digits."""
+        return self.spec.key
+
+    @property
+    def digest(self) -> str:
+        """The content digest, 64 hex digits."""
+        return str(self.sealed["digest"])
+
+    @property
+    def rows(self) -> int:
+        """Number of rows, unreadable ones included."""
+        return self.spec.dataset.rows
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.rows
+
+    def __repr__(self) -> str:
+        """Name the set as a person would."""
+        one = self.spec
+        return (
+            f"<FeatureSet {one.dataset.name}/{one.dataset.split} {one.backbone.name} {one.tap} "
+            f"{self.layout.rows}x{'x'.join(map(str, self.layout.row_shape))} {one.key[:8]}>"
+        )
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Geometry of the stored features."""
+        layout = parse_layout(read_json(self.path / "features" / "zarr.json"))
+        if layout.rows != self.rows:
+            raise CorruptError(
+                f"{self.path} must hold {self.rows} rows; its array has {layout.rows}. "
+                "Extract or pull it again."
+            )
+        return layout
+
+    @cached_property
+    def arrays(self) -> SmallArrays:
+        """Labels, ids and ledger, read at once on first use."""
+        return read_arrays(self.path)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Shape (N,), indices into `class_names`, -1 without a label."""
+        return self.arrays.labels
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.arrays.class_names
+
+    @property
+    def ids(self) -> NDArray[np.str_]:
+        """Shape (N,), unique."""
+        return self.arrays.ids
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Shape (N,), false where the image could not be read."""
+        return self.arrays.status == OK
+
+    @property
+    def reasons(self) -> Mapping[int, str]:
+        """Row to reason, for each unreadable row."""
+        return self.arrays.reasons
+
+    @cached_property
+    def _shards(self) -> dict[int, MappedShard]:
+        return {}
+
+    def _shard(self, shard: int) -> MappedShard:
+        if shard not in self._shards:
+            path = self.path / "features" / self.layout.shard_path(shard)
+            self._shards[shard] = MappedShard(path, self.layout, shard)
+        return self._shards[shard]
+
+    def features(
+        self, rows: ArrayLike | slice | None = None, *, out: NDArray[np.floating] | None = None
+    ) -> NDArray[np.floating]:
+        """Return features as stored.
+
+        Args:
+            rows: Row indices or a mask of shape (N,), in any order and repeated at will, a slice,
+                or None for all.
+            out: Buffer to fill, shape (n, *row_shape), of the stored dtype.
+
+        Returns:
+            Shape (n, *row_shape), float16 or float32.
+
+        Raises:
+            CorruptError: If a chunk does not match its checksum.
+            OptionError: If a row is out of range.
+            ShapeError: If `out` does not fit.
+        """
+        if rows is None or isinstance(rows, slice):
+            start, stop, step = (rows or slice(None)).indices(self.rows)
+            if step == 1:
+                out = self._buffer(out, max(0, stop - start))
+                self._read_range(start, out)
+                return out
+            rows = np.arange(start, stop, step)
+        index = self._index(rows)
+        out = self._buffer(out, len(index))
+        shards = index // self.layout.shard_rows
+        for shard in np.unique(shards):
+            where = np.flatnonzero(shards == shard)
+            local = index[where] - shard * self.layout.shard_rows
+            if len(where) == len(index):
+                self._shard(int(shard)).take(local, out, check=self._check)
+                continue
+            part = np.empty((len(where), *self.layout.row_shape), out.dtype)
+            self._shard(int(shard)).take(local, part, check=self._check)
+            out[where] = part
+        return out
+
+    def batches(self, size: int = BLOCK_ROWS) -> Iterator[tuple[int, NDArray[np.floating]]]:
+        """Stream all rows in blocks of `size`, each a fresh array with its first row.
+
+        Memory is bounded by one block.
+        """
+        for start in range(0, self.rows, size):
+            out = self._buffer(None, min(size, self.rows - start))
+            self._read_range(start, out)
+            yield start, out
+
+    def table(self) -> Table:
+        """Return the readable rows in memory, as a probe takes them.
+
+        Raises:
+            ShapeError: If the tap's features are not vectors.
+        """
+        if len(self.layout.row_shape) != 1:
+            raise ShapeError(
+                f"A probe takes one vector per image; tap {self.spec.tap!r} gives "
+                f"{self.layout.row_shape}. Extract a pooled tap."
+            )
+        rows = np.flatnonzero(self.valid)
+        return Table(
+            features=self.features(None if len(rows) == self.rows else rows),
+            labels=self.labels[rows],
+            ids=self.ids[rows],
+            class_names=self.class_names,
+        )
+
+    def _read_range(self, start: int, out: NDArray[np.floating]) -> None:
+        done = 0
+        while done < len(out):
+            shard, first = divmod(start + done, self.layout.shard_rows)
+            n = min(self.layout.shard_rows - first, len(out) - done)
+            self._shard(shard).read(first, out[done : done + n], check=self._check)
+            done += n
+
+    def _index(self, rows: ArrayLike) -> NDArray[np.intp]:
+        index = np.asarray(rows)
+        if index.dtype == bool:
+            if index.shape != (self.rows,):
+                raise ShapeError(f"A mask must have shape ({self.rows},); got {index.shape}.")
+            return np.flatnonzero(index)
+        index = index.astype(np.intp, copy=False).reshape(-1)
+        if len(index) and not (-self.rows <= index.min() and index.max() < self.rows):
+            raise OptionError(
+                f"Rows must lie in 0 to {self.rows - 1}; got {index.min()} to {index.max()}."
+            )
+        return np.where(index < 0, index + self.rows, index)
+
+    def _buffer(self, out: NDArray[np.floating] | None, n: int) -> NDArray[np.floating]:
+        shape = (n, *self.layout.row_shape)
+        if out is None:
+            return np.empty(shape, self.layout.dtype)
+        if out.shape != shape or out.dtype != np.dtype(self.layout.dtype):
+            raise ShapeError(
+                f"`out` must have shape {shape} and dtype {self.layout.dtype}; got {out.shape} "
+                f"and {out.dtype}."
+            )
+        return out

@@ -1,0 +1,169 @@
+"""Write a shard in Zarr's own format, map it back, and check its checksums."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import blake3
+import crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import CorruptError
+from featcache.store.layout import CRC_BYTES, Layout
+
+_ABSENT = np.iinfo(np.uint64).max
+
+
+def write_shard(
+    path: Path, blocks: Iterable[NDArray[np.floating]], layout: Layout, shard: int
+) -> str:
+    """Write one shard file from its rows in order, and flush it to disk.
+
+    Args:
+        path: Where to write; must not exist.
+        blocks: Row blocks, shape (n, *row_shape), that add up to the shard's rows.
+        layout: Geometry of the array.
+        shard: Index of the shard.
+
+    Returns:
+        BLAKE3 of the file, hex.
+
+    Raises:
+        CorruptError: If the blocks do not add up to the shard's rows.
+    """
+    start, stop = layout.bounds(shard)
+    hasher = blake3.blake3()
+    dtype = np.dtype(layout.dtype).newbyteorder("<")
+    chunk = np.zeros((layout.chunk_rows, *layout.row_shape), dtype)
+    filled = written = 0
+    with path.open("xb", buffering=0) as file:
+
+        def put(data: bytes | memoryview) -> None:
+            hasher.update(data)
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+
+        def put_chunk() -> None:
+            data = memoryview(chunk.reshape(-1).view(np.uint8))
+            put(data)
+            put(crc32c.crc32c(data).to_bytes(CRC_BYTES, "little"))
+
+        for block in blocks:
+            written += len(block)
+            while len(block):
+                part = block[: layout.chunk_rows - filled]
+                chunk[filled : filled + len(part)] = part
+                filled, block = filled + len(part), block[len(part) :]  # noqa: PLW2901
+                if filled == layout.chunk_rows:
+                    put_chunk()
+                    filled = 0
+        if written != stop - start:
+            raise CorruptError(
+                f"Shard {shard} must hold rows {start} to {stop}; got {written} rows. "
+                "Run the same command again."
+            )
+        if filled:
+            chunk[filled:] = 0
+            put_chunk()
+        put(_index(layout, shard))
+        os.fsync(file.fileno())
+    return str(hasher.hexdigest())
+
+
+def _index(layout: Layout, shard: int) -> bytes:
+    entries = np.full((layout.chunks_per_shard, 2), _ABSENT, "<u8")  # (offset, length) per chunk
+    stored = layout.chunk_bytes + CRC_BYTES
+    n_chunks = layout.n_chunks(shard)
+    entries[:n_chunks, 0] = np.arange(n_chunks, dtype="<u8") * stored
+    entries[:n_chunks, 1] = stored
+    data = entries.tobytes()
+    return data + crc32c.crc32c(data).to_bytes(CRC_BYTES, "little")
+
+
+class MappedShard:
+    """One shard file as a read-only array, each chunk checked when first touched."""
+
+    def __init__(self, path: Path, layout: Layout, shard: int) -> None:
+        """Map the file and check its size and index.
+
+        Raises:
+            CorruptError: If the file is missing, has another size or another index.
+        """
+        start, stop = layout.bounds(shard)
+        self._where = f"Shard {shard} (rows {start} to {stop - 1}, {path})"
+        self._layout, self._start = layout, start
+        expected = layout.shard_bytes(shard)
+        size = path.stat().st_size if path.exists() else None
+        if size != expected:
+            got = "it is missing" if size is None else f"it has {size} bytes"
+            raise CorruptError(
+                f"{self._where} must have {expected} bytes; {got}. "
+                "Extract or pull the feature set again."
+            )
+        self._bytes = np.memmap(path, np.uint8, mode="r")
+        if self._bytes[-layout.index_bytes :].tobytes() != _index(layout, shard):
+            raise CorruptError(f"{self._where} has a damaged index. Extract or pull it again.")
+        stored = layout.chunk_bytes + CRC_BYTES
+        self._chunks = self._bytes[: -layout.index_bytes].reshape(-1, stored)  # (n_chunks, stored)
+        self._checked = np.zeros(len(self._chunks), bool)
+        self._n_rows = stop - start
+        values = self._chunks[:, : layout.chunk_bytes].view(np.dtype(layout.dtype).newbyteorder("<"))
+        self._values = values.reshape(len(self._chunks), layout.chunk_rows, *layout.row_shape)
+
+    def read(self, first: int, out: NDArray[np.floating], *, check: bool = True) -> None:
+        """Copy rows `first`, `first + 1`, … of the shard into `out`."""
+        done, rows = 0, self._layout.chunk_rows
+        while done < len(out):
+            chunk, offset = divmod(first + done, rows)
+            n = min(rows - offset, len(out) - done)
+            if check:
+                self.check(chunk)
+            out[done : done + n] = self._values[chunk, offset : offset + n]
+            done += n
+
+    def take(
+        self, rows: NDArray[np.intp], out: NDArray[np.floating], *, check: bool = True
+    ) -> None:
+        """Copy the given rows of the shard, in the given order, into `out`."""
+        chunk, offset = np.divmod(rows, self._layout.chunk_rows)
+        if check:
+            for one in np.unique(chunk):
+                self.check(int(one))
+        if len(self._chunks) == 1:
+            np.take(self._values[0], offset, axis=0, out=out, mode="clip")
+        else:
+            out[...] = self._values[chunk, offset]
+
+    def check(self, chunk: int) -> None:
+        """Check one chunk against its CRC-32C, once.
+
+        Raises:
+            CorruptError: If it does not match; names the shard and the rows.
+        """
+        if self._checked[chunk]:
+            return
+        data, size = self._chunks[chunk], self._layout.chunk_bytes
+        if crc32c.crc32c(data[:size]) != int.from_bytes(data[size:].tobytes(), "little"):
+            first = self._start + chunk * self._layout.chunk_rows
+            last = min(first + self._layout.chunk_rows, self._start + self._n_rows) - 1
+            raise CorruptError(
+                f"{self._where} must match its checksums; rows {first} to {last} do not. "
+                "Run `featcache cache verify`, then extract or pull the set again."
+            )
+        self._checked[chunk] = True
+
+    def damaged_chunks(self) -> list[tuple[int, int]]:
+        """Check every chunk; return the row ranges [first, last] of those that fail."""
+        damaged = []
+        for chunk in range(len(self._chunks)):
+            try:
+                self.check(chunk)
+            except CorruptError:
+                first = self._start + chunk * self._layout.chunk_rows
+                end = min(first + self._layout.chunk_rows, self._start + self._n_rows)
+                damaged.append((first, end - 1))
+        return damaged

@@ -1,0 +1,214 @@
+"""Fill a feature set shard by shard, so that a kill at any instant loses a few batches at most.
+
+While a set is being filled, a directory `<set>.work` lies beside it:
+
+    claims/<shard>.json    who works on a shard
+    spool/<shard>.bin      the shard in flight, batch by batch
+    done/<shard>.json      the record of a published shard
+
+Sealing writes labels, ids, ledger and the manifest, and removes the work directory.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.digest import Json, blake3_file
+from featcache.errors import CorruptError, StoreError
+from featcache.spec import ExtractionSpec
+from featcache.store.arrays import OK, UNREADABLE, SmallArrays, write_arrays
+from featcache.store.claims import Claim, Owner, try_claim
+from featcache.store.feature_set import read_group
+from featcache.store.files import (
+    json_bytes,
+    publish,
+    read_json,
+    temporary_path,
+    write_once,
+    write_replacing,
+)
+from featcache.store.layout import choose_layout, parse_layout
+from featcache.store.manifest import GROUP_FILE, content_digest, group_metadata, list_files
+from featcache.store.shard import MappedShard, write_shard
+from featcache.store.spool import Spool, read_batches
+
+_ARRAYS = ("labels", "ids", "status")
+
+
+class SetWriter:
+    """The unsealed feature set of one spec, made or found on disk."""
+
+    def __init__(self, path: Path, spec: ExtractionSpec, row_shape: tuple[int, ...]) -> None:
+        """Make the set's directory unless it exists, and read its layout."""
+        self.path, self.spec = path, spec
+        self.work = path.with_suffix(".work")
+        if not self.is_sealed:
+            for folder in ("claims", "spool", "done"):
+                (self.work / folder).mkdir(parents=True, exist_ok=True)
+            (path / "features").mkdir(parents=True, exist_ok=True)
+            layout = choose_layout(spec.dataset.rows, row_shape, spec.numerics.stored)
+            write_once(path / "features" / "zarr.json", json_bytes(layout.metadata()))
+            unsealed = group_metadata(spec, provenance=None, sealed=None)
+            write_once(path / GROUP_FILE, json_bytes(unsealed))
+        elif self.work.exists():  # the sealer was killed before it could tidy up
+            shutil.rmtree(self.work, ignore_errors=True)
+        self.layout = parse_layout(read_json(path / "features" / "zarr.json"))
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the set is complete."""
+        return (self.path / GROUP_FILE).exists() and read_group(self.path)["sealed"] is not None
+
+    def done(self) -> dict[int, dict[str, Any]]:
+        """Return the records of the published shards by shard."""
+        return {
+            int(path.stem): read_json(path) for path in sorted((self.work / "done").glob("*.json"))
+        }
+
+    def is_done(self, shard: int) -> bool:
+        """Whether a shard is published."""
+        return self._done_path(shard).exists() or self.is_sealed
+
+    def _done_path(self, shard: int) -> Path:
+        return self.work / "done" / f"{shard}.json"
+
+    def stored_rows(self) -> int:
+        """Return how many rows are on disk, published or spooled."""
+        if self.is_sealed:
+            return self.layout.rows
+        done = self.done()
+        rows = sum(stop - start for start, stop in map(self.layout.bounds, done))
+        for path in (self.work / "spool").glob("*.bin"):
+            if int(path.stem) not in done:
+                batches = read_batches(path, self.layout, int(path.stem))
+                rows += sum(len(batch.features) for batch in batches)
+        return rows
+
+    def claim(self, shard: int) -> Claim | Owner:
+        """Claim a shard, or return the living process that has it."""
+        return try_claim(self.work / "claims" / f"{shard}.json")
+
+    def open_spool(self, shard: int) -> Spool:
+        """Open the spool of a claimed shard where it was left."""
+        return Spool(self.work / "spool" / f"{shard}.bin", self.layout, shard)
+
+    def finish_shard(self, shard: int, spool: Spool, record: Mapping[str, Json]) -> None:
+        """Publish a shard from its complete spool; a shard that is already there is kept."""
+        target = self.path / "features" / self.layout.shard_path(shard)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unreadable: dict[str, str] = {}
+        seconds = 0.0
+
+        def blocks() -> Iterator[NDArray[np.floating]]:
+            nonlocal seconds
+            for batch in spool.batches():
+                seconds += batch.seconds
+                unreadable.update({str(row): why for row, why in batch.unreadable.items()})
+                yield batch.features
+
+        temporary = temporary_path(self.work)
+        try:
+            digest = write_shard(temporary, blocks(), self.layout, shard)
+            if not publish(temporary, target):
+                digest = self._adopt(target, shard)
+        finally:
+            temporary.unlink(missing_ok=True)
+        start, stop = self.layout.bounds(shard)
+        entry = {
+            "shard": shard,
+            "rows": [start, stop],
+            "bytes": self.layout.shard_bytes(shard),
+            "blake3": digest,
+            "unreadable": unreadable,
+            "seconds": round(seconds, 3),
+            **record,
+        }
+        write_once(self._done_path(shard), json_bytes(entry))
+        spool.remove()
+
+    def _adopt(self, target: Path, shard: int) -> str:
+        """Take over a shard that another writer published first, after checking it whole."""
+        if MappedShard(target, self.layout, shard).damaged_chunks():
+            raise CorruptError(
+                f"{target} was published but does not match its checksums. "
+                "Delete it and run the same command again."
+            )
+        return blake3_file(target)
+
+    def sample(self, n: int) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
+        """Return up to `n` stored readable rows of one shard with their features."""
+        for shard, record in self.done().items():
+            start, stop = self.layout.bounds(shard)
+            bad = {int(row) for row in record["unreadable"]}
+            rows = [row for row in range(start, min(stop, start + n)) if row not in bad]
+            if rows:
+                mapped = MappedShard(
+                    self.path / "features" / self.layout.shard_path(shard), self.layout, shard
+                )
+                out = np.empty((len(rows), *self.layout.row_shape), self.layout.dtype)
+                mapped.take(np.asarray(rows) - start, out)
+                return np.asarray(rows), out
+        for path in sorted((self.work / "spool").glob("*.bin")):
+            for batch in read_batches(path, self.layout, int(path.stem)):
+                keep = [r for r in range(batch.start, batch.stop) if r not in batch.unreadable][:n]
+                if keep:
+                    return np.asarray(keep), batch.features[np.asarray(keep) - batch.start]
+        return np.empty(0, np.intp), np.empty((0, *self.layout.row_shape), self.layout.dtype)
+
+    def seal(
+        self,
+        *,
+        labels: NDArray[np.int64],
+        ids: NDArray[np.str_],
+        class_names: tuple[str, ...],
+        provenance: Mapping[str, Json],
+    ) -> Owner | None:
+        """Write labels, ids, ledger and manifest, and remove the work directory.
+
+        Returns:
+            None when the set is sealed; the process that is sealing it right now otherwise.
+
+        Raises:
+            StoreError: If a shard is missing, or if no row at all is readable.
+        """
+        if self.is_sealed:
+            return None
+        claim = try_claim(self.work / "claims" / "seal.json")
+        if isinstance(claim, Owner):
+            return claim
+        done = self.done()
+        if missing := sorted(set(range(self.layout.n_shards)) - done.keys()):
+            claim.release()
+            raise StoreError(f"All shards must be done before sealing; missing: {missing[:10]}.")
+        reasons = {int(r): why for one in done.values() for r, why in one["unreadable"].items()}
+        status = np.full(self.layout.rows, OK, np.uint8)
+        status[list(reasons)] = UNREADABLE
+        arrays = SmallArrays(
+            labels=labels, class_names=class_names, ids=ids, status=status, reasons=reasons
+        )
+        self._place_arrays(arrays)
+        shards = [done[shard]["blake3"] for shard in range(self.layout.n_shards)]
+        sealed = {
+            "rows": self.layout.rows,
+            "readable": self.layout.rows - len(reasons),
+            "digest": content_digest(self.spec, self.layout, shards, arrays),
+            "files": list_files(self.path),
+        }
+        metadata = group_metadata(self.spec, provenance=provenance, sealed=sealed)
+        write_replacing(self.path / GROUP_FILE, json_bytes(metadata))
+        shutil.rmtree(self.work, ignore_errors=True)
+        return None
+
+    def _place_arrays(self, arrays: SmallArrays) -> None:
+        staging = temporary_path(self.work)
+        write_arrays(staging, arrays)
+        for name in _ARRAYS:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+            (staging / name).rename(self.path / name)
+        staging.rmdir()
