@@ -1,1 +1,60 @@
-"""featcache: extract features once, evaluate everything."""
+"""featcache: extract features once, evaluate everything.
+
+    import featcache
+
+    featcache.extract(backbone="efficientnet_lite0", dataset="digits")
+    result, was_stored = featcache.probe(task="knn", backbone="efficientnet_lite0", dataset="digits")
+    features = featcache.open("3f9a1c")     # a key prefix, as `featcache ls features` prints it
+
+Names are loaded on first use, so that `import featcache` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from featcache.errors import FeatcacheError as FeatcacheError
+    from featcache.spec import ExtractionSpec as ExtractionSpec
+    from featcache.store.feature_set import FeatureSet as FeatureSet
+    from featcache.verbs.extract import BackboneRequest as BackboneRequest
+    from featcache.verbs.extract import extract as extract
+    from featcache.verbs.lookup import open_features as open
+    from featcache.verbs.lookup import results as results
+    from featcache.verbs.probe import probe as probe
+
+_TARGETS = {
+    "BackboneRequest": "featcache.verbs.extract:BackboneRequest",
+    "ExtractionSpec": "featcache.spec:ExtractionSpec",
+    "FeatcacheError": "featcache.errors:FeatcacheError",
+    "FeatureSet": "featcache.store.feature_set:FeatureSet",
+    "extract": "featcache.verbs.extract:extract",
+    "open": "featcache.verbs.lookup:open_features",
+    "probe": "featcache.verbs.probe:probe",
+    "results": "featcache.verbs.lookup:results",
+}
+
+__all__ = [  # noqa: F822  resolved by __getattr__
+    "BackboneRequest",
+    "ExtractionSpec",
+    "FeatcacheError",
+    "FeatureSet",
+    "extract",
+    "open",
+    "probe",
+    "results",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use."""
+    if name not in _TARGETS:
+        raise AttributeError(f"module 'featcache' has no attribute {name!r}")
+    module, _, attribute = _TARGETS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__

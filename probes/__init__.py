@@ -1,0 +1,1 @@
+"""Probes: pure functions over cached features, and the protocols that name their options."""

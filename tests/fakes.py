@@ -13,7 +13,11 @@ from PIL import Image
 from featcache.datasets.dataset import DigestMemo, Split
 from featcache.digest import Json, blake3_bytes
 from featcache.errors import UnreadableImageError
-from featcache.spec import BackboneIdentity
+from featcache.extraction.progress import Silent
+from featcache.extraction.run import Extraction, Options
+from featcache.spec import BackboneIdentity, ExtractionSpec, Numerics
+from featcache.store.cache import Cache
+from featcache.store.feature_set import FeatureSet
 
 
 class NoMemo:
@@ -99,3 +103,47 @@ class FakeBackbone:
         pooled = images.flatten(1).float() / 255 @ self._weight
         both = {"pooled": pooled, "wide": torch.cat([pooled, -pooled], 1)}
         return {tap: both[tap] for tap in taps}
+
+
+def specs_for(
+    split: Split, backbone: FakeBackbone, taps: Sequence[str] = ("pooled",), **numerics: str
+) -> list[ExtractionSpec]:
+    return [
+        ExtractionSpec(
+            dataset=split.identity(NoMemo()),
+            backbone=backbone.identity,
+            transform=backbone.transform.spec,
+            tap=tap,
+            numerics=Numerics(**numerics),  # type: ignore[arg-type]
+        )
+        for tap in taps
+    ]
+
+
+class Notes(Silent):
+    """Keeps what extraction says."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+
+
+def fill(
+    cache: Cache,
+    split: Split,
+    backbone: FakeBackbone | None = None,
+    taps: Sequence[str] = ("pooled",),
+    *,
+    notes: Notes | None = None,
+    batch_size: int | None = 16,
+    workers: int = 0,
+    **numerics: str,
+) -> list[FeatureSet]:
+    """Extract a split in this process and open the sealed sets."""
+    backbone = backbone or FakeBackbone()
+    specs = specs_for(split, backbone, taps, **numerics)
+    options = Options(device="cpu", batch_size=batch_size, workers=workers)
+    Extraction(cache, split, backbone, specs, options, notes or Notes()).run({"created": "now"})
+    return [FeatureSet(cache.path_of(spec)) for spec in specs]

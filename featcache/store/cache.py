@@ -84,12 +84,16 @@ class Cache:
         """Return the directory of all sets of one dataset split and backbone."""
         return self.root / "features" / slug(dataset) / slug(split) / slug(backbone)
 
+    def paths(self, pattern: str = "*/*/*") -> list[Path]:
+        """Return the directories of all sets whose dataset/split/backbone match, sorted."""
+        return sorted((self.root / "features").glob(f"{pattern}/*.zarr"))
+
     def stored(self, pattern: str = "*/*/*") -> Iterator[Stored]:
-        """Yield the sets below `features/` whose dataset/split/backbone match, by path.
+        """Yield the sets whose dataset/split/backbone match, by path.
 
         A directory whose metadata cannot be read is passed over; `cache verify` names it.
         """
-        for path in sorted((self.root / "features").glob(f"{pattern}/*.zarr")):
+        for path in self.paths(pattern):
             try:
                 group = read_group(path)
                 spec = ExtractionSpec.from_json(group["spec"])

@@ -51,9 +51,15 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def write_replacing(path: Path, data: bytes) -> None:
-    """Write a whole file atomically; an existing one is replaced."""
-    temporary = temporary_path(path.parent)
+def write_replacing(path: Path, data: bytes, *, staging: Path | None = None) -> None:
+    """Write a whole file atomically; an existing one is replaced.
+
+    Args:
+        path: The file.
+        data: Its content.
+        staging: Directory of the same file system for the unfinished file, `path`'s if None.
+    """
+    temporary = temporary_path(staging or path.parent)
     try:
         _write_synced(temporary, data)
         temporary.replace(path)
@@ -62,9 +68,9 @@ def write_replacing(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_once(path: Path, data: bytes) -> bool:
+def write_once(path: Path, data: bytes, *, staging: Path | None = None) -> bool:
     """Write a whole file atomically unless it exists; return whether this call wrote it."""
-    temporary = temporary_path(path.parent)
+    temporary = temporary_path(staging or path.parent)
     try:
         _write_synced(temporary, data)
         return publish(temporary, path)

@@ -55,7 +55,7 @@ def list_files(root: Path) -> list[dict[str, Json]]:
             "blake3": blake3_file(path),
         }
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path != root / GROUP_FILE and not path.name.startswith(".tmp-")
+        if path.is_file() and path != root / GROUP_FILE
     ]
 
 

@@ -53,9 +53,12 @@ class SetWriter:
                 (self.work / folder).mkdir(parents=True, exist_ok=True)
             (path / "features").mkdir(parents=True, exist_ok=True)
             layout = choose_layout(spec.dataset.rows, row_shape, spec.numerics.stored)
-            write_once(path / "features" / "zarr.json", json_bytes(layout.metadata()))
             unsealed = group_metadata(spec, provenance=None, sealed=None)
-            write_once(path / GROUP_FILE, json_bytes(unsealed))
+            for file, metadata in (
+                (path / "features" / "zarr.json", layout.metadata()),
+                (path / GROUP_FILE, unsealed),
+            ):
+                write_once(file, json_bytes(metadata), staging=self.work)
         elif self.work.exists():  # the sealer was killed before it could tidy up
             shutil.rmtree(self.work, ignore_errors=True)
         self.layout = parse_layout(read_json(path / "features" / "zarr.json"))
@@ -187,6 +190,12 @@ class SetWriter:
             claim.release()
             raise StoreError(f"All shards must be done before sealing; missing: {missing[:10]}.")
         reasons = {int(r): why for one in done.values() for r, why in one["unreadable"].items()}
+        if len(reasons) == self.layout.rows:
+            claim.release()
+            raise StoreError(
+                f"At least one row must be readable; of {self.path} none is: {reasons[0]} (row 0). "
+                "Check the images, then run the same command again."
+            )
         status = np.full(self.layout.rows, OK, np.uint8)
         status[list(reasons)] = UNREADABLE
         arrays = SmallArrays(
@@ -201,7 +210,7 @@ class SetWriter:
             "files": list_files(self.path),
         }
         metadata = group_metadata(self.spec, provenance=provenance, sealed=sealed)
-        write_replacing(self.path / GROUP_FILE, json_bytes(metadata))
+        write_replacing(self.path / GROUP_FILE, json_bytes(metadata), staging=self.work)
         shutil.rmtree(self.work, ignore_errors=True)
         return None
 

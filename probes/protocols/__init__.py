@@ -1,0 +1,1 @@
+"""The built-in protocols, one YAML file each; the file name is the protocol's name."""

@@ -1,0 +1,41 @@
+"""The `featcache` application: commands in the order of a user's first day."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from featcache.cli import cache, extract, ls, probe, quickstart, report
+
+app = typer.Typer(
+    name="featcache",
+    help="Extract features once, evaluate everything.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with: featcache quickstart",
+)
+app.command("quickstart")(quickstart.quickstart)
+app.command("extract")(extract.extract)
+app.command("probe")(probe.probe)
+app.command("report")(report.report)
+app.command("ls")(ls.ls)
+app.add_typer(cache.app, name="cache")
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"featcache {version('featcache')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Extract features once, evaluate everything."""

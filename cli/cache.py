@@ -1,0 +1,158 @@
+"""`featcache cache`: what the cache holds, whether it is sound, how two sets differ."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featcache.cli.console import (
+    EXIT_FAILED,
+    CacheOption,
+    DebugOption,
+    JsonOption,
+    handled,
+    print_json,
+    print_table,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from featcache.store.cache import Cache
+
+app = typer.Typer(help="Look into the cache: info, verify, explain.", no_args_is_help=True)
+
+
+@app.command("info")
+@handled
+def info(
+    key: Annotated[str | None, typer.Argument(help="Key prefix or path of one set.")] = None,
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show the cache as a whole, or all that is known of one feature set.
+
+    Example: featcache cache info 3f9a1c
+    """
+    from featcache.store.cache import Cache
+
+    store = Cache(cache)
+    facts = _summary(store) if key is None else _describe(store.path_by_key(key))
+    if as_json:
+        print_json(facts)
+        return
+    for name, value in facts.items():
+        typer.echo(f"{name}: {_text(value)}")
+
+
+def _summary(store: Cache) -> dict[str, Any]:
+    from featcache.results import ResultStore
+
+    sets = list(store.stored())
+    sealed = [one for one in sets if one.sealed is not None]
+    return {
+        "cache": str(store.root),
+        "feature_sets": len(sealed),
+        "unsealed": len(sets) - len(sealed),
+        "rows": sum(one.spec.dataset.rows for one in sealed),
+        "bytes": sum(one.bytes for one in sealed),
+        "results": len(ResultStore(store.root).all()),
+    }
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    from featcache.spec import ExtractionSpec
+    from featcache.store.feature_set import FeatureSet, read_group
+
+    group = read_group(path)
+    spec = ExtractionSpec.from_json(group["spec"])
+    facts: dict[str, Any] = {"path": str(path), "key": spec.key, "spec": spec.to_json()}
+    if group["sealed"] is None:
+        return {**facts, "sealed": None}
+    one = FeatureSet(path)
+    sealed = {name: value for name, value in one.sealed.items() if name != "files"}
+    unreadable = [
+        {"row": row, "id": str(one.ids[row]), "reason": why} for row, why in one.reasons.items()
+    ]
+    return {
+        **facts,
+        "sealed": {
+            **sealed,
+            "files": len(one.sealed["files"]),
+            "bytes": sum(file["bytes"] for file in one.sealed["files"]),
+        },
+        "unreadable": unreadable,
+        "provenance": dict(one.provenance),
+    }
+
+
+def _text(value: object, indent: str = "  ") -> str:
+    if isinstance(value, dict):
+        inner = (f"\n{indent}{name}: {_text(item, indent + '  ')}" for name, item in value.items())
+        return "".join(inner) or "–"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "".join(f"\n{indent}- {', '.join(map(str, item.values()))}" for item in value)
+    return "–" if value in (None, [], {}, "") else str(value)
+
+
+@app.command("verify")
+@handled
+def verify(
+    keys: Annotated[
+        list[str] | None, typer.Argument(help="Key prefixes or paths [default: every set].")
+    ] = None,
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Re-read every byte against its checksum; exit 1 if anything is wrong.
+
+    Example: featcache cache verify
+    """
+    from featcache.store.cache import Cache
+    from featcache.store.verify import verify as check
+
+    store = Cache(cache)
+    paths = [store.path_by_key(key) for key in keys] if keys else store.paths()
+    found = {str(path): [str(problem) for problem in check(path)] for path in paths}
+    if as_json:
+        print_json(found)
+    for path, problems in found.items() if not as_json else ():
+        typer.echo(f"{'ok      ' if not problems else 'DAMAGED '} {path}")
+        for problem in problems:
+            typer.echo(f"    {problem}")
+    if any(found.values()):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command("explain")
+@handled
+def explain(
+    first: Annotated[str, typer.Argument(help="Key prefix or path of a set.")],
+    second: Annotated[str, typer.Argument(help="Key prefix or path of another.")],
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show the fields in which the keys of two feature sets differ.
+
+    Example: featcache cache explain 3f9a1c 77b0e2
+    """
+    from featcache.spec import explain as differ
+    from featcache.store.cache import Cache
+    from featcache.store.feature_set import read_group
+
+    store = Cache(cache)
+    one, two = (read_group(store.path_by_key(key))["spec"] for key in (first, second))
+    rows = differ(one, two)
+    if as_json:
+        print_json([{"field": name, "first": a, "second": b} for name, a, b in rows])
+    elif not rows:
+        typer.echo("The two have the same key.")
+    else:
+        texts = [[name, str(a), str(b)] for name, a, b in rows]
+        print_table("Fields that differ", ["field", "first", "second"], texts)
+
+

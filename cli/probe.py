@@ -1,0 +1,84 @@
+"""`featcache probe`: score a task from cached features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from featcache.cli.console import (
+    CacheOption,
+    DebugOption,
+    JsonOption,
+    handled,
+    print_json,
+    print_table,
+)
+
+if TYPE_CHECKING:
+    from featcache.results import Result
+
+
+@handled
+def probe(
+    backbone: Annotated[str, typer.Option(help="Name under which features are cached.")],
+    dataset: Annotated[str, typer.Option(help="Dataset as given to extract, or its name.")],
+    task: Annotated[
+        str | None, typer.Option(help="linear, knn, retrieval or ood.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Protocol with version [default: the task's].")
+    ] = None,
+    ood_dataset: Annotated[
+        list[str] | None, typer.Option(help="Dataset to tell apart (ood); repeatable.")
+    ] = None,
+    tap: Annotated[str | None, typer.Option(help="Tap to read, if several are cached.")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Key prefix of a set, if several recipes are cached.")
+    ] = None,
+    train_split: Annotated[str | None, typer.Option(help="Split to fit on.")] = None,
+    test_split: Annotated[str | None, typer.Option(help="Split to score.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Score a task from cached features; no image is opened.
+
+    Example: featcache probe --task knn --backbone efficientnet_lite0 --dataset digits
+    """
+    from featcache.verbs.probe import probe as run
+
+    result, was_stored = run(
+        backbone=backbone,
+        dataset=dataset,
+        task=task,
+        protocol=protocol,
+        ood_datasets=ood_dataset or (),
+        tap=tap,
+        key=key,
+        train_split=train_split,
+        test_split=test_split,
+        seed=seed,
+        device=device,
+        cache=cache,
+    )
+    if as_json:
+        print_json({**result.record, "path": str(result.path), "was_stored": was_stored})
+    else:
+        _show(result, was_stored)
+
+
+def _show(result: Result, was_stored: bool) -> None:
+    record = result.record
+    title = f"{record['backbone']} on {record['dataset']}: {record['protocol']}, n = {record['n']}"
+    rows = []
+    for name, value in record["metrics"].items():
+        low_high = record["intervals"].get(name)
+        interval = f"[{low_high[0]:.4f}, {low_high[1]:.4f}]" if low_high else ""
+        mark = "*" if name == record["primary"] else ""
+        rows.append([f"{name}{mark}", f"{value:.4f}", interval])
+    print_table(title, ["metric", "value", "95 % interval"], rows)
+    how = "already stored" if was_stored else f"{record['how']['seconds']:.2f} s"
+    typer.echo(f"{how}  * primary metric\n  {result.path}")

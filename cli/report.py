@@ -1,0 +1,93 @@
+"""`featcache report`: the leaderboard from stored results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from featcache.cli.console import (
+    CacheOption,
+    DebugOption,
+    JsonOption,
+    handled,
+    note,
+    print_json,
+    print_table,
+)
+
+if TYPE_CHECKING:
+    from featcache.verbs.report import Leaderboard
+
+
+@handled
+def report(
+    pattern: Annotated[
+        str, typer.Argument(help="Only results whose dataset/task/backbone/protocol match.")
+    ] = "*",
+    out: Annotated[Path | None, typer.Option(help="Write Markdown to this file.")] = None,
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show stored results as a leaderboard.
+
+    Example: featcache report 'digits/*' --out leaderboard.md
+    """
+    from featcache.store.files import disk_errors
+    from featcache.verbs.lookup import results
+    from featcache.verbs.report import leaderboard, to_markdown
+
+    board = leaderboard(results(pattern, cache=cache))
+    if out is not None:
+        with disk_errors(out, "write"):
+            out.write_text(to_markdown(board), encoding="utf-8")
+        note(f"Wrote {out}")
+    if as_json:
+        print_json(board_json(board))
+    elif out is None:
+        show(board)
+
+
+def show(board: Leaderboard, title: str = "Leaderboard") -> None:
+    """Print a leaderboard as a table."""
+    from featcache.verbs.report import CAPTION, cell_text
+
+    if not board.rows:
+        typer.echo("No results yet. Make some with: featcache probe --task knn …")
+        return
+    heads = [column.title for column in board.columns]
+    rows = [
+        [
+            row.backbone,
+            *(cell_text(cell) for cell in row.cells),
+            f"{row.mean_rank:.2f}",
+            f"{row.extraction_s:.1f}",
+            f"{row.probe_s:.1f}",
+        ]
+        for row in board.rows
+    ]
+    print_table(title, ["backbone", *heads, "mean rank", "extraction s", "probes s"], rows)
+    typer.echo(CAPTION)
+
+
+def board_json(board: Leaderboard) -> dict[str, object]:
+    """Return a leaderboard as plain JSON."""
+    return {
+        "columns": [
+            {"dataset": c.dataset, "task": c.task, "protocol": c.protocol, "metric": c.metric}
+            for c in board.columns
+        ],
+        "rows": [
+            {
+                "backbone": row.backbone,
+                "scores": [None if cell is None else cell.score for cell in row.cells],
+                "results": [None if cell is None else cell.id for cell in row.cells],
+                "mean_rank": row.mean_rank,
+                "extraction_seconds": row.extraction_s,
+                "probe_seconds": row.probe_s,
+            }
+            for row in board.rows
+        ],
+    }

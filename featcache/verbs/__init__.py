@@ -1,0 +1,1 @@
+"""The public verbs; the command line is a thin layer over these."""

@@ -1,0 +1,265 @@
+"""Embed splits of a dataset once: names what is asked for, and computes only what is missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featcache.digest import Json, sha256_json
+from featcache.errors import OptionError
+from featcache.spec import (
+    BackboneIdentity,
+    ComputeDtype,
+    DatasetIdentity,
+    ExtractionSpec,
+    Numerics,
+    StoredDtype,
+)
+from featcache.store.cache import Cache
+from featcache.store.feature_set import FeatureSet
+from featcache.store.files import disk_errors, json_bytes, read_json, write_replacing
+
+if TYPE_CHECKING:
+    from featcache.backbone import Backbone
+    from featcache.datasets.dataset import Split
+    from featcache.extraction.progress import Progress
+    from featcache.extraction.run import Extracted, Options
+    from featcache.probes.protocol import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneRequest:
+    """Which backbone to load, and how."""
+
+    name: str
+    checkpoint: Path | None = None
+    renamer: str | None = None
+    protocol: str | None = None
+    """Protocol whose required transform, tap and precision apply."""
+    precision: ComputeDtype = "fp32"
+    stored: StoredDtype = "float16"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Resolved:
+    """What of a backbone goes into a spec; remembered, so that a cached set needs no network."""
+
+    identity: BackboneIdentity
+    transform: Mapping[str, Json]
+    taps: tuple[str, ...]
+    default_tap: str
+
+
+def extract(
+    *,
+    backbone: str | BackboneRequest,
+    dataset: str,
+    splits: Sequence[str] = (),
+    taps: Sequence[str] = (),
+    cache: Path | str | None = None,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> list[Extracted]:
+    """Embed splits of a dataset once; sets that are sealed already return at once.
+
+    Args:
+        backbone: A name, or a request with checkpoint, protocol and precision.
+        dataset: `imagefolder:DIR`, `csv:FILE`, `hf:…`, `torchvision:…` or an embedded name.
+        splits: Splits to embed; all of the dataset's if empty.
+        taps: Taps, all embedded in one pass; the protocol's or the backbone's default if empty.
+        cache: Root of the cache.
+        options: Device, batch size and workers.
+        progress: Receives events.
+
+    Returns:
+        One record per split and tap.
+
+    Raises:
+        FeatcacheError: With what must hold, what was got and what to do.
+    """
+    from featcache.datasets.catalog import open_dataset
+    from featcache.datasets.memo import FileDigestMemo
+    from featcache.extraction.progress import Silent
+    from featcache.extraction.run import Options as DefaultOptions
+
+    request = BackboneRequest(name=backbone) if isinstance(backbone, str) else backbone
+    store = Cache(cache)
+    source = open_dataset(dataset)
+    job = _Job(store, request, tuple(taps), options or DefaultOptions(), progress or Silent())
+    done: list[Extracted] = []
+    with FileDigestMemo(store.root / "digests.jsonl") as memo:
+        for name in splits or source.splits:
+            split = source.load(name)
+            done += job.extract(split, split.identity(memo))
+    return done
+
+
+class _Job:
+    """Extracts splits with one backbone, which is loaded only when a set is missing."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        request: BackboneRequest,
+        taps: tuple[str, ...],
+        options: Options,
+        progress: Progress,
+    ) -> None:
+        self._cache, self._request, self._taps = cache, request, taps
+        self._options, self._progress = options, progress
+        self._protocol = _protocol(request.protocol)
+        self._loaded: Backbone | None = None
+
+    def extract(self, split: Split, identity: DatasetIdentity) -> list[Extracted]:
+        from featcache.extraction.run import Extraction
+
+        numerics = Numerics(compute=self._request.precision, stored=self._request.stored)
+        resolved = self._resolve()
+        specs = [
+            ExtractionSpec(
+                dataset=identity,
+                backbone=resolved.identity,
+                transform=resolved.transform,
+                tap=tap,
+                numerics=numerics,
+            )
+            for tap in self._chosen_taps(resolved)
+        ]
+        missing = [spec for spec in specs if not self._is_sealed(spec)]
+        computed, began = 0, time.perf_counter()
+        if missing:
+            run = Extraction(
+                self._cache, split, self._backbone(), missing, self._options, self._progress
+            )
+            run.run(self._provenance(resolved))
+            computed = run.computed
+        seconds = time.perf_counter() - began
+        return [self._record(spec, computed if spec in missing else 0, seconds) for spec in specs]
+
+    def _record(self, spec: ExtractionSpec, computed: int, seconds: float) -> Extracted:
+        from featcache.extraction.run import Extracted
+
+        one = FeatureSet(self._cache.path_of(spec))
+        return Extracted(
+            path=one.path,
+            spec=spec,
+            digest=one.digest,
+            rows=one.rows,
+            unreadable=one.rows - one.sealed["readable"],
+            computed=computed,
+            seconds=seconds if computed else 0.0,
+        )
+
+    def _is_sealed(self, spec: ExtractionSpec) -> bool:
+        path = self._cache.path_of(spec)
+        return (path / "zarr.json").exists() and read_json(path / "zarr.json")["attributes"][
+            "sealed"
+        ] is not None
+
+    def _provenance(self, resolved: _Resolved) -> dict[str, Json]:
+        from featcache.backbones.catalog import BACKBONES
+
+        name = self._request.name
+        return {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "default_tap": resolved.default_tap,
+            "backbone": dict(BACKBONES.get(name).facts) if name in BACKBONES else {},
+        }
+
+    def _overrides(self) -> dict[str, Json]:
+        return dict(self._protocol.requires.transform) if self._protocol else {}
+
+    def _backbone(self) -> Backbone:
+        from featcache.backbones.factory import load_backbone
+
+        if self._loaded is None:
+            self._loaded = load_backbone(
+                self._request.name,
+                checkpoint=self._request.checkpoint,
+                renamer=self._request.renamer,
+                transform_overrides=self._overrides(),
+                compute=self._request.precision,
+            )
+        return self._loaded
+
+    def _resolve(self) -> _Resolved:
+        """Return what names the backbone: remembered if the same request was seen, else loaded."""
+        from featcache.backbones.factory import request_identity
+
+        if self._loaded is None:
+            identity = request_identity(
+                self._request.name,
+                checkpoint=self._request.checkpoint,
+                renamer=self._request.renamer,
+                transform_overrides=self._overrides(),
+                compute=self._request.precision,
+            )
+            path = self._cache.root / "requests" / f"{sha256_json(identity)}.json"
+            if identity is not None and path.exists():
+                stored = read_json(path)
+                return _Resolved(
+                    identity=BackboneIdentity(**stored["identity"]),
+                    transform=stored["transform"],
+                    taps=tuple(stored["taps"]),
+                    default_tap=stored["default_tap"],
+                )
+            resolved = _resolve(self._backbone())
+            if identity is not None:
+                self._remember(path, resolved)
+            return resolved
+        return _resolve(self._loaded)
+
+    def _remember(self, path: Path, resolved: _Resolved) -> None:
+        one = resolved.identity
+        record = {
+            "identity": {
+                "name": one.name,
+                "architecture": one.architecture,
+                "weights": one.weights,
+                "options": dict(one.options),
+            },
+            "transform": dict(resolved.transform),
+            "taps": list(resolved.taps),
+            "default_tap": resolved.default_tap,
+        }
+        self._cache.create()
+        with disk_errors(path.parent, "remember a backbone in"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_replacing(path, json_bytes(record))
+
+    def _chosen_taps(self, resolved: _Resolved) -> tuple[str, ...]:
+        taps = self._taps
+        if not taps and self._protocol and self._protocol.requires.taps:
+            taps = tuple(t for t in self._protocol.requires.taps if t in resolved.taps)[:1]
+            if not taps:
+                raise OptionError(
+                    f"Protocol {self._protocol.name} requires one of the taps "
+                    f"{', '.join(self._protocol.requires.taps)}; {resolved.identity.name!r} has "
+                    f"{', '.join(resolved.taps)}. Choose another protocol or backbone."
+                )
+        taps = tuple(dict.fromkeys(taps)) or (resolved.default_tap,)
+        if unknown := [tap for tap in taps if tap not in resolved.taps]:
+            raise OptionError(
+                f"A tap of {resolved.identity.name!r} must be one of {', '.join(resolved.taps)}; "
+                f"got {', '.join(unknown)}."
+            )
+        return taps
+
+
+def _resolve(backbone: Backbone) -> _Resolved:
+    return _Resolved(
+        identity=backbone.identity,
+        transform=backbone.transform.spec,
+        taps=tuple(backbone.taps),
+        default_tap=backbone.default_tap,
+    )
+
+
+def _protocol(name: str | None) -> Protocol | None:
+    from featcache.probes.protocol import load_protocol
+
+    return load_protocol(name) if name is not None else None

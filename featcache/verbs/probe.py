@@ -1,0 +1,208 @@
+"""Score a task from cached features: choose the sets, run the protocol, keep the answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featcache.digest import Json
+from featcache.errors import OptionError
+from featcache.results import Question, Result, ResultStore
+from featcache.store.cache import Cache, Stored
+from featcache.store.feature_set import FeatureSet
+from featcache.verbs.selection import WHOLE, Role, choose_splits, select
+
+if TYPE_CHECKING:
+    from featcache.probes.protocol import Protocol
+    from featcache.probes.tasks import TaskInputs
+
+HELD_OUT = 0.2
+"""Part of a dataset without splits that becomes its test rows, stratified by class."""
+
+
+def probe(
+    *,
+    backbone: str,
+    dataset: str,
+    task: str | None = None,
+    protocol: str | None = None,
+    tap: str | None = None,
+    key: str | None = None,
+    train_split: str | None = None,
+    test_split: str | None = None,
+    ood_datasets: Sequence[str] = (),
+    seed: int = 0,
+    device: str = "auto",
+    cache: Path | str | None = None,
+) -> tuple[Result, bool]:
+    """Score one task from cached features; no image is opened.
+
+    A dataset cached as one split `all` is cut into 80 % train and 20 % test, stratified by class
+    and seeded; the result says so.
+
+    Args:
+        backbone: Name under which features are cached.
+        dataset: Dataset the task is about.
+        task: 'linear', 'knn', 'retrieval' or 'ood'; from the protocol if that is given.
+        protocol: Name with version; the task's default if None.
+        tap: Tap to read, if several are cached.
+        key: Key (prefix) of a feature set, if several recipes are cached.
+        train_split: Split to fit on; chosen among the cached ones if None.
+        test_split: Split to score; chosen among the cached ones if None.
+        ood_datasets: Datasets to tell from `dataset`; only for 'ood'.
+        seed: Seed of everything random in the probe.
+        device: 'auto', 'cpu' or 'cuda'.
+        cache: Root of the cache.
+
+    Returns:
+        The result, and whether it was stored already.
+
+    Raises:
+        StoreError: If a feature set is missing; the message gives the `extract` command.
+        ProtocolError: If the cached features are not what the protocol requires.
+    """
+    from featcache.probes.protocol import check, default_protocol, load_protocol
+
+    if protocol is None and task is None:
+        raise OptionError("A probe needs a task or a protocol; got neither. Add --task linear.")
+    chosen = load_protocol(protocol) if protocol is not None else default_protocol(str(task))
+    if task is not None and chosen.task != task:
+        raise OptionError(
+            f"Protocol {chosen.name} is for task {chosen.task!r}; got --task {task}. Leave one out."
+        )
+    store = Cache(cache)
+    roles = _roles(store, chosen, backbone, dataset, train_split, test_split, ood_datasets)
+    sets = select(
+        store,
+        roles,
+        backbone=backbone,
+        tap=tap,
+        key=key,
+        check=lambda spec: check(chosen, spec),
+        protocol=chosen.name,
+    )
+    question = _question(chosen, backbone, sets, seed)
+    kept = ResultStore(store.root)
+    if stored := kept.find(question):
+        return stored, True
+    return _answer(kept, question, chosen, sets, seed, device), False
+
+
+def _roles(
+    cache: Cache,
+    protocol: Protocol,
+    backbone: str,
+    dataset: str,
+    train_split: str | None,
+    test_split: str | None,
+    ood_datasets: Sequence[str],
+) -> list[Role]:
+    from featcache.datasets.catalog import dataset_name
+    from featcache.probes.tasks import TASKS
+
+    needs = TASKS[protocol.task]
+    if needs.needs_ood and not ood_datasets:
+        raise OptionError(
+            f"Task {protocol.task!r} needs a dataset to tell apart; got none. Add --ood-dataset D."
+        )
+    if ood_datasets and not needs.needs_ood:
+        raise OptionError(f"Task {protocol.task!r} takes no --ood-dataset; leave it out.")
+    name = dataset_name(dataset)
+    train, test = choose_splits(cache.splits(name, backbone), needs_train=needs.needs_train)
+    train = train_split or train
+    test = test_split or test
+    roles = [Role(name="test", dataset=name, source=dataset, split=test)]
+    if needs.needs_train and train is not None:
+        roles.insert(0, Role(name="train", dataset=name, source=dataset, split=train))
+    for source in ood_datasets:
+        other = dataset_name(source)
+        if other == name:
+            raise OptionError(f"The OOD dataset must be another than {name!r}; got the same.")
+        _, split = choose_splits(cache.splits(other, backbone), needs_train=False)
+        roles.append(Role(name=f"ood:{other}", dataset=other, source=source, split=split))
+    return roles
+
+
+def _question(
+    protocol: Protocol, backbone: str, sets: Mapping[str, Stored], seed: int
+) -> Question:
+    inputs: dict[str, Json] = {}
+    for role, one in sets.items():
+        entry = {
+            "key": one.spec.key,
+            "digest": (one.sealed or {})["digest"],
+            "dataset": one.spec.dataset.name,
+            "split": one.spec.dataset.split,
+            "rows": one.spec.dataset.rows,
+        }
+        kind, _, name = role.partition(":")
+        if name:
+            inputs.setdefault(kind, {})[name] = entry
+        else:
+            inputs[kind] = entry
+    test = sets["test"].spec
+    carved = "train" in sets and sets["train"].spec.key == test.key
+    return Question(
+        task=protocol.task,
+        protocol=protocol.name,
+        backbone=backbone,
+        dataset=test.dataset.name,
+        tap=test.tap,
+        inputs={**inputs, **({"held_out": HELD_OUT} if carved else {})},
+        options=dict(protocol.options),
+        seed=seed,
+    )
+
+
+def _answer(
+    store: ResultStore,
+    question: Question,
+    protocol: Protocol,
+    sets: Mapping[str, Stored],
+    seed: int,
+    device: str,
+) -> Result:
+    from featcache.extraction.embedding import resolve_device
+    from featcache.extraction.provenance import environment
+    from featcache.probes.tasks import run_task
+
+    on = resolve_device(device)
+    began = time.perf_counter()
+    inputs = _inputs(sets, seed, on)
+    loaded = time.perf_counter()
+    outcome = run_task(protocol, inputs)
+    ended = time.perf_counter()
+    how = {
+        "created": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "seconds": round(ended - began, 4),
+        "read_seconds": round(loaded - began, 4),
+        "extraction_seconds": {
+            one.spec.key: (one.provenance or {}).get("extraction_seconds", 0.0)
+            for one in sets.values()
+        },
+        "environment": environment(on),
+    }
+    return store.save(question, outcome, how)
+
+
+def _inputs(sets: Mapping[str, Stored], seed: int, device: str) -> TaskInputs:
+    import numpy as np
+
+    from featcache.probes.splits import stratified_split
+    from featcache.probes.tasks import TaskInputs
+
+    tables = {role: FeatureSet(one.path).table() for role, one in sets.items()}
+    train, test = tables.get("train"), tables["test"]
+    if train is not None and sets["train"].path == sets["test"].path:
+        if sets["train"].spec.dataset.split != WHOLE:
+            raise OptionError(
+                "Train and test rows must differ; both are split "
+                f"{sets['test'].spec.dataset.split!r}. Choose another --train-split."
+            )
+        rest, held_out = stratified_split(test.labels, HELD_OUT, np.random.default_rng(seed))
+        train, test = test.take(rest), test.take(held_out)
+    ood = {role.partition(":")[2]: one for role, one in tables.items() if role.startswith("ood:")}
+    return TaskInputs(train=train, test=test, ood=ood, seed=seed, device=device)

@@ -1,0 +1,196 @@
+"""Choose the feature sets a probe reads: never a guess, never a mix of two recipes.
+
+A recipe is a spec without its dataset: backbone weights, transform, tap, views, numerics. All
+sets of one probe must share it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from featcache.digest import Json, sha256_json
+from featcache.errors import OptionError, ProtocolError, StoreError
+from featcache.spec import ExtractionSpec, explain
+from featcache.store.cache import Cache, Stored
+
+WHOLE = "all"
+"""Split of a dataset that has only one; a probe that needs two carves them out of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """One feature set a probe needs."""
+
+    name: str
+    """'train', 'test' or 'ood:<dataset>'."""
+    dataset: str
+    source: str
+    """What the user called the dataset, for the command that would extract it."""
+    split: str
+
+
+def recipe(spec: ExtractionSpec) -> dict[str, Json]:
+    """Return a spec's JSON without the dataset."""
+    return {name: value for name, value in spec.to_json().items() if name != "dataset"}
+
+
+def choose_splits(available: set[str], *, needs_train: bool) -> tuple[str | None, str]:
+    """Choose (train, test) among the cached splits of a dataset.
+
+    Test is the first of test, val, all, train that exists; train is 'train' if it is cached, else
+    'all' (a part of it is then carved out). Train is None if the probe needs none.
+    """
+    test = next((name for name in ("test", "val", WHOLE, "train") if name in available), None)
+    if test is None:
+        test = min(available, default="test")
+    if not needs_train:
+        return None, test
+    return ("train" if test != WHOLE else WHOLE), ("test" if test == "train" else test)
+
+
+def select(
+    cache: Cache,
+    roles: Sequence[Role],
+    *,
+    backbone: str,
+    tap: str | None,
+    key: str | None,
+    check: Callable[[ExtractionSpec], list[str]],
+    protocol: str,
+) -> dict[str, Stored]:
+    """Return the sealed set for each role, all of one recipe.
+
+    Args:
+        cache: Where to look.
+        roles: What is needed.
+        backbone: Name of the backbone.
+        tap: Tap to use; None: the one a protocol requires, else the backbone's default.
+        key: Key (prefix) of one of the sets, to choose among recipes.
+        check: Gives the protocol's objections to a spec, empty if it fits.
+        protocol: Its name, for messages.
+
+    Raises:
+        StoreError: If a role has no sealed set; the message gives the `extract` command.
+        ProtocolError: If there are sets, and none is what the protocol requires.
+        OptionError: If several recipes fit.
+    """
+    found = {
+        role.name: cache.find(
+            dataset=role.dataset, split=role.split, backbone=backbone, tap=tap
+        )
+        for role in roles
+    }
+    for role in roles:
+        if not found[role.name]:
+            raise StoreError(_missing(cache, role, roles, backbone, tap, protocol))
+    recipes = _shared_recipes(found)
+    if key is not None:
+        recipes = {
+            name: sets
+            for name, sets in recipes.items()
+            if any(one.spec.key.startswith(key) for one in sets.values())
+        }
+    fitting = {name: sets for name, sets in recipes.items() if not _objections(sets, check)}
+    if not fitting:
+        raise _refusal(cache, recipes, roles, backbone, check, protocol, key)
+    if len(fitting) > 1 and tap is None:
+        fitting = _with_default_tap(fitting) or fitting
+    if len(fitting) > 1:
+        raise OptionError(_ambiguous(list(fitting.values())))
+    return next(iter(fitting.values()))
+
+
+def _shared_recipes(found: Mapping[str, list[Stored]]) -> dict[str, dict[str, Stored]]:
+    """Group by recipe, keep those that every role has; of several sets of a role the newest."""
+    grouped: dict[str, dict[str, Stored]] = {}
+    for role, sets in found.items():
+        for one in sorted(sets, key=lambda s: (s.provenance or {}).get("created", "")):
+            grouped.setdefault(sha256_json(recipe(one.spec)), {})[role] = one
+    return {name: sets for name, sets in grouped.items() if sets.keys() == found.keys()}
+
+
+def _objections(
+    sets: Mapping[str, Stored], check: Callable[[ExtractionSpec], list[str]]
+) -> list[str]:
+    return check(next(iter(sets.values())).spec)
+
+
+def _with_default_tap(fitting: dict[str, dict[str, Stored]]) -> dict[str, dict[str, Stored]]:
+    return {
+        name: sets
+        for name, sets in fitting.items()
+        if all(one.spec.tap == (one.provenance or {}).get("default_tap") for one in sets.values())
+    }
+
+
+def extract_command(
+    backbone: str, roles: Sequence[Role], *, tap: str | None = None, protocol: str | None = None
+) -> str:
+    """Return the command line(s) that extract what `roles` need."""
+    sources: dict[str, list[str]] = {}
+    for role in roles:
+        splits = sources.setdefault(role.source, [])
+        if role.split not in splits:
+            splits.append(role.split)
+    lines = []
+    for source, splits in sources.items():
+        words = ["featcache", "extract", "--backbone", backbone, "--dataset", source]
+        words += [word for split in splits for word in ("--split", split)]
+        words += ["--tap", tap] if tap else []
+        words += ["--protocol", protocol] if protocol and not tap else []
+        lines.append(shlex.join(words))
+    return "\n  ".join(lines)
+
+
+def _missing(
+    cache: Cache,
+    role: Role,
+    roles: Sequence[Role],
+    backbone: str,
+    tap: str | None,
+    protocol: str,
+) -> str:
+    splits = cache.splits(role.dataset, backbone)
+    got = f"it has splits {', '.join(sorted(splits))}" if splits else "it has none"
+    with_tap = f" at tap {tap!r}" if tap else ""
+    return (
+        f"The cache {cache.root} must hold a sealed feature set of {role.dataset}/{role.split} by "
+        f"{backbone!r}{with_tap}; {got}. Extract it with:\n  "
+        f"{extract_command(backbone, roles, tap=tap, protocol=protocol)}"
+    )
+
+
+def _refusal(
+    cache: Cache,
+    recipes: Mapping[str, Mapping[str, Stored]],
+    roles: Sequence[Role],
+    backbone: str,
+    check: Callable[[ExtractionSpec], list[str]],
+    protocol: str,
+    key: str | None,
+) -> ProtocolError:
+    command = extract_command(backbone, roles, protocol=protocol)
+    if not recipes:
+        chosen = f" and a key that starts with {key!r}" if key else ""
+        return ProtocolError(
+            f"All feature sets of a probe must share weights, transform, tap and precision{chosen};"
+            f" those in {cache.root} do not. Extract them alike with:\n  {command}"
+        )
+    reasons = sorted({text for sets in recipes.values() for text in _objections(sets, check)})
+    return ProtocolError(
+        f"Protocol {protocol} does not fit the cached features of {backbone!r}: "
+        f"{'; '.join(reasons)}. Extract what it requires with:\n  {command}"
+    )
+
+
+def _ambiguous(candidates: list[dict[str, Stored]]) -> str:
+    specs = [next(iter(sets.values())).spec for sets in candidates]
+    fields = explain(recipe(specs[0]), recipe(specs[1]))
+    differ = "; ".join(f"{name}: {a!r} or {b!r}" for name, a, b in fields)
+    keys = ", ".join(spec.key[:12] for spec in specs)
+    return (
+        f"One recipe must fit; {len(specs)} cached ones do, which differ in {differ}. "
+        f"Choose with --tap, or with --key and one of {keys}."
+    )

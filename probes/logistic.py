@@ -1,0 +1,293 @@
+"""Multinomial logistic regression for a whole path of L2 strengths at once.
+
+- Objective, for each strength C: (1/n) Σ cross-entropy + (1 / (2 C n)) ‖W‖², bias unpenalised.
+  With three classes or more this is scikit-learn's `LogisticRegression(C=C)`. With two classes
+  scikit-learn solves the one-column form, whose strength 2C is our strength C.
+- All strengths share each pass over the features: one product with [W_1 … W_K].
+- Each strength has its own L-BFGS pairs and its own step, and leaves when it has converged.
+- Features are centred, which moves only the bias, and divided by one number, which only
+  rescales W and the penalty: the optimum is that of the raw features.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import OptionError
+from featcache.probes.arrays import BLOCK_BYTES, Features, check_features, check_labels, to_float64
+
+if TYPE_CHECKING:
+    import torch
+
+_MEMORY = 10  # curvature pairs: scipy's L-BFGS-B default, so scikit-learn's too
+_ARMIJO = 1e-4  # sufficient decrease: Nocedal & Wright, eq. 3.4
+_TRIALS = 40  # step halvings before a problem counts as stalled
+_FLOAT64_VALUES = 1 << 27  # up to 1 GiB of features is solved in float64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogisticPath:
+    """One fitted classifier for each of K strengths."""
+
+    strengths: tuple[float, ...]
+    classes: NDArray[np.int64]
+    """Shape (C,), the labels that occur in the training rows, sorted: columns of `weights`."""
+    weights: NDArray[np.float64]
+    """Shape (K, D, C)."""
+    biases: NDArray[np.float64]
+    """Shape (K, C)."""
+    objective: NDArray[np.float64]
+    """Shape (K,), at the optimum, in float64."""
+    grad_norm: NDArray[np.float64]
+    """Shape (K,), max |gradient| for centred features of unit mean square norm, in float64."""
+    iterations: NDArray[np.int64]
+    """Shape (K,), accepted steps."""
+    converged: NDArray[np.bool_]
+    """Shape (K,), whether `grad_norm` reached the tolerance."""
+
+
+def fit_path(
+    features: Features,
+    labels: NDArray[np.int64],
+    strengths: Sequence[float],
+    *,
+    tol: float = 1e-5,
+    max_iter: int = 1000,
+    device: str = "cpu",
+) -> LogisticPath:
+    """Fit one multinomial logistic regression per strength.
+
+    Classes are those that occur in `labels`; with a single one the classifier is constant. A
+    constant dimension gets weight zero. Problems that stop short of `tol` (out of iterations,
+    or of float32 digits in large sets) are returned as they are, with `converged` false.
+
+    Args:
+        features: Shape (N, D), any float dtype; N < D is fine.
+        labels: Shape (N,), class indices from 0, in any subset.
+        strengths: The K values of C, each positive; larger is a weaker penalty.
+        tol: Converged when max |gradient| <= tol · min(1, objective), for features centred and
+            scaled to unit mean square norm. 1e-5 brings the objective to about 1e-7 relative.
+        max_iter: Accepted steps per strength.
+        device: Torch device that holds the features and does the passes.
+
+    Returns:
+        The fitted path, in the units of the raw features.
+
+    Raises:
+        ShapeError: If arrays do not fit together, are empty or not finite.
+        OptionError: If a strength is not positive and finite, or if there is none.
+
+    Source: Liu & Nocedal 1989 (L-BFGS); checked against scikit-learn's LogisticRegression.
+    """
+    check_features("features", features)
+    check_labels("labels", features, labels)
+    if len(strengths) == 0 or not all(np.isfinite(c) and c > 0 for c in strengths):
+        raise OptionError(
+            f"`strengths` must be positive finite numbers, at least one; got {list(strengths)!r}."
+        )
+    classes, codes = np.unique(labels, return_inverse=True)
+    data = _Design(features, codes, len(classes), device)
+    penalties = [1 / (c * len(features) * data.scale**2) for c in strengths]
+    # 1/L for the curvature's bound: ½ (bias² + mean ‖x‖²) of the softmax, both 1, and the L2
+    problems = [_Problem(data.start(), penalty, 1 / (1 + penalty)) for penalty in penalties]
+    _descend(data, problems, tol=tol, max_iter=max_iter)
+    return _collect(data, problems, strengths, classes, tol)
+
+
+class _Design:
+    """The features as the solver sees them: centred, scaled by one number, on the device."""
+
+    def __init__(
+        self, features: Features, codes: NDArray[np.intp], n_classes: int, device: str
+    ) -> None:
+        import torch
+
+        self._torch = torch
+        n_rows, self.dim = features.shape
+        self.n_rows, self.n_classes, self.device = n_rows, n_classes, device
+        is_small = features.size <= _FLOAT64_VALUES
+        self.dtype = torch.float64 if is_small else torch.float32
+        total, square = np.zeros(self.dim), 0.0
+        for rows in self._slices(self.dim):
+            total += to_float64("features", features[rows]).sum(axis=0)
+        self.mean = total / n_rows  # (D,)
+        for rows in self._slices(self.dim):
+            square += float(((features[rows].astype(np.float64) - self.mean) ** 2).sum())
+        self.scale = float(np.sqrt(square / n_rows)) or 1.0  # all rows equal: any scale does
+        if is_small:
+            features = (features - self.mean) / self.scale
+        self._is_ready = is_small
+        self._features = torch.tensor(features, device=device)
+        self._codes = torch.tensor(codes, device=device)
+        counts = np.bincount(codes, minlength=n_classes)
+        self._log_prior = torch.tensor(np.log(counts / n_rows), dtype=self.dtype, device=device)
+        self._shift = torch.tensor(self.mean, dtype=self.dtype, device=device)
+
+    def start(self) -> torch.Tensor:
+        """Return the first iterate, shape (D + 1, C): zero weights, the classes' log priors."""
+        theta = self._torch.zeros(
+            self.dim + 1, self.n_classes, dtype=self.dtype, device=self.device
+        )
+        theta[-1] = self._log_prior - self._log_prior.mean()
+        return theta
+
+    def _slices(self, columns: int) -> Iterator[slice]:
+        size = max(1, BLOCK_BYTES // (8 * columns))
+        for first in range(0, self.n_rows, size):
+            yield slice(first, first + size)
+
+    def _rows(self, rows: slice, dtype: torch.dtype) -> torch.Tensor:
+        block = self._features[rows].to(dtype)
+        return block if self._is_ready else (block - self._shift.to(dtype)) / self.scale
+
+    def value_and_grad(
+        self, theta: torch.Tensor, penalties: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the objectives (A,), float64, and gradients (A, D + 1, C) of A problems."""
+        torch, (count, _, width) = self._torch, theta.shape
+        weights = theta[:, :-1].transpose(0, 1).reshape(self.dim, count * width)  # (D, A C)
+        loss = torch.zeros(count, dtype=torch.float64, device=self.device)
+        grad = torch.zeros(self.dim, count * width, dtype=theta.dtype, device=self.device)
+        grad_bias = torch.zeros(count, width, dtype=theta.dtype, device=self.device)
+        for rows in self._slices(max(count * width, self.dim)):
+            x = self._rows(rows, theta.dtype)  # (B, D)
+            logits = (x @ weights).view(-1, count, width) + theta[:, -1]  # (B, A, C)
+            target = self._codes[rows, None, None].expand(-1, count, 1)
+            logits -= logits.amax(dim=2, keepdim=True)
+            own = logits.gather(2, target).squeeze(2)
+            probs = logits.exp_()
+            norm = probs.sum(dim=2, keepdim=True)
+            loss += (norm.squeeze(2).log() - own).sum(dim=0, dtype=torch.float64)
+            probs /= norm
+            probs.scatter_add_(2, target, -torch.ones_like(target, dtype=probs.dtype))
+            grad.addmm_(x.T, probs.view(-1, count * width))
+            grad_bias += probs.sum(dim=0)
+        full = torch.cat(
+            [grad.view(self.dim, count, width).transpose(0, 1), grad_bias[:, None]], dim=1
+        )
+        full /= self.n_rows
+        full[:, :-1] += penalties.to(theta.dtype)[:, None, None] * theta[:, :-1]
+        square = theta[:, :-1].to(torch.float64).square().sum(dim=(1, 2))
+        return loss / self.n_rows + 0.5 * penalties * square, full
+
+
+@dataclass(slots=True)
+class _Problem:
+    """One strength's iterate, curvature pairs and line search."""
+
+    theta: torch.Tensor
+    penalty: float
+    step: float
+    loss: float = float("inf")
+    grad: torch.Tensor | None = None
+    direction: torch.Tensor | None = None
+    slope: float = 0.0
+    iterations: int = 0
+    trials: int = 0
+    pairs: deque[tuple[torch.Tensor, torch.Tensor, float]] = field(
+        default_factory=lambda: deque(maxlen=_MEMORY)
+    )
+
+    def trial(self) -> torch.Tensor:
+        """Return the point to evaluate in the next pass."""
+        return self.theta if self.direction is None else self.theta + self.step * self.direction
+
+    def learn(self, loss: float, grad: torch.Tensor, noise: float) -> None:
+        """Take the step if the loss fell enough, else shorten it for the next pass."""
+        if self.grad is None or self.direction is None:
+            self.loss, self.grad = loss, grad
+        elif loss <= self.loss + _ARMIJO * self.step * self.slope + noise * abs(self.loss):
+            move, bend = self.step * self.direction, grad - self.grad
+            curvature = float((move * bend).sum())
+            if curvature > 1e-16 * float(bend.square().sum()):
+                self.pairs.append((move, bend, curvature))
+            self.theta = self.theta + move
+            self.loss, self.grad, self.step = loss, grad, 1.0
+            self.iterations, self.trials = self.iterations + 1, 0
+        else:
+            # the parabola through loss, slope and the trial's loss, kept within [0.1, 0.5]
+            rise = loss - self.loss - self.step * self.slope
+            ratio = -self.slope * self.step / (2 * rise) if np.isfinite(rise) else 0.1
+            self.step *= min(max(ratio, 0.1), 0.5)
+            self.trials += 1
+            return
+        self._turn(grad)
+
+    def _turn(self, grad: torch.Tensor) -> None:
+        """Set the L-BFGS direction -H∇ by the two-loop recursion over the pairs."""
+        direction, weights = -grad, []
+        for move, bend, curvature in reversed(self.pairs):
+            weight = (move * direction).sum() / curvature
+            direction = direction - weight * bend
+            weights.append(weight)
+        if self.pairs:
+            _, bend, curvature = self.pairs[-1]
+            direction = direction * (curvature / bend.square().sum())
+        for (move, bend, curvature), weight in zip(self.pairs, reversed(weights), strict=True):
+            direction = direction + (weight - (bend * direction).sum() / curvature) * move
+        self.direction, self.slope = direction, float((direction * grad).sum())
+        if self.slope >= 0:  # rounding spoilt the pairs: start again from steepest descent
+            self.pairs.clear()
+            self.direction, self.slope = -grad, -float(grad.square().sum())
+
+
+def _descend(data: _Design, problems: list[_Problem], *, tol: float, max_iter: int) -> None:
+    """Run all problems to their optimum; one pass evaluates every problem still active."""
+    import torch
+
+    active = problems
+    noise = 8 * torch.finfo(data.dtype).eps
+    while active:
+        penalties = torch.tensor(
+            [item.penalty for item in active], dtype=torch.float64, device=data.device
+        )
+        losses, grads = data.value_and_grad(torch.stack([p.trial() for p in active]), penalties)
+        for problem, loss, grad in zip(active, losses.tolist(), grads, strict=True):
+            problem.learn(loss, grad, noise)
+        active = [
+            item
+            for item in active
+            if item.grad is not None
+            and float(item.grad.abs().max()) > tol * min(1.0, item.loss)
+            and item.iterations < max_iter
+            and item.trials < _TRIALS
+        ]
+
+
+def _collect(
+    data: _Design,
+    problems: list[_Problem],
+    strengths: Sequence[float],
+    classes: NDArray[np.int64],
+    tol: float,
+) -> LogisticPath:
+    """Check each optimum once more in float64, and undo the centring and scaling."""
+    import torch
+
+    n = len(problems)
+    weights = np.empty((n, data.dim, data.n_classes))
+    biases, objective, grad_norm = np.empty((n, data.n_classes)), np.empty(n), np.empty(n)
+    for row, problem in enumerate(problems):
+        theta = problem.theta.to(torch.float64)
+        penalty = torch.tensor([problem.penalty], dtype=torch.float64, device=data.device)
+        value, grad = data.value_and_grad(theta[None], penalty)
+        objective[row], grad_norm[row] = float(value), float(grad.abs().max())
+        solved = theta.cpu().numpy()
+        weights[row] = solved[:-1] / data.scale
+        biases[row] = solved[-1] - data.mean @ weights[row]
+    return LogisticPath(
+        strengths=tuple(float(c) for c in strengths),
+        classes=classes,
+        weights=weights,
+        biases=biases,
+        objective=objective,
+        grad_norm=grad_norm,
+        iterations=np.array([item.iterations for item in problems]),
+        converged=grad_norm <= 1.01 * tol * np.minimum(1, objective),  # 1.01: rounding
+    )

@@ -1,0 +1,159 @@
+"""A protocol: a method with all its options, what features it requires, and its source."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from featcache.digest import Json, canonical_json
+from featcache.errors import OptionError
+from featcache.probes.options import OPTIONS, Options, parse_options
+from featcache.registry import Entry
+from featcache.spec import ExtractionSpec
+
+RUNNERS: Mapping[str, str] = {task: f"featcache.probes.adapters:run_{task}" for task in OPTIONS}
+"""For each task the function that runs its built-in method."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requires:
+    """What a feature set must be; what is left out may be anything."""
+
+    taps: tuple[str, ...] = ()
+    """The tap must be one of these."""
+    transform: Mapping[str, Json] = field(default_factory=dict)
+    """Fields of the transform, each with the one value it must have."""
+    numerics: Mapping[str, Json] = field(default_factory=dict)
+    """Fields of the numerics, each with the list of values it may have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """How a task is scored, under a name with a version; never edited once published."""
+
+    name: str
+    task: str
+    options: Mapping[str, Json]
+    """Every option of a built-in method, defaults included, so that a record is complete."""
+    requires: Requires = Requires()
+    selection: str = ""
+    """How hyper-parameters are chosen, and on which rows."""
+    citation: str = ""
+    published: tuple[Mapping[str, Json], ...] = ()
+    """Published scores: dataset, backbone, metric, value, tolerance, source."""
+    note: str = ""
+    runner: str = ""
+    """`module:function` from (protocol, inputs) to an Outcome; the task's own if empty."""
+
+    def __post_init__(self) -> None:
+        """Check the task and, for a built-in method, each option; fill in the defaults."""
+        _check_names("task", [self.task], list(OPTIONS))
+        if not self.runner:
+            object.__setattr__(self, "runner", RUNNERS[self.task])
+        if self.runner == RUNNERS[self.task]:
+            complete = dataclasses.asdict(parse_options(OPTIONS[self.task], self.options))
+            object.__setattr__(self, "options", _plain(complete))
+
+    @classmethod
+    def from_entry(cls, name: str, entry: Entry) -> Protocol:
+        """Build the protocol that a registry entry describes.
+
+        Raises:
+            OptionError: If the entry's facts have a name that no protocol has, or options the
+                task does not take.
+        """
+        fields = {item.name for item in dataclasses.fields(cls)} - {"name", "runner"}
+        _check_names(f"{name}: field", list(entry.facts), sorted(fields))
+        facts = dict(entry.facts)
+        requires = facts.pop("requires", {})
+        _check_names(
+            f"{name}: requires",
+            list(requires),
+            [item.name for item in dataclasses.fields(Requires)],
+        )
+        if missing := {"task", "options"} - facts.keys():
+            raise OptionError(
+                f"A protocol must state its task and options; {name!r} lacks "
+                f"{' and '.join(sorted(missing))}. Add them."
+            )
+        return cls(
+            **{**facts, "published": tuple(facts.get("published", ()))},
+            name=name,
+            requires=Requires(**{**requires, "taps": tuple(requires.get("taps", ()))}),
+            runner=entry.target,
+        )
+
+    def parsed_options(self) -> Options:
+        """Return the options of a built-in method as its dataclass."""
+        options: Options = parse_options(OPTIONS[self.task], self.options)
+        return options
+
+
+def load_protocol(name: str) -> Protocol:
+    """Return the protocol registered as `name`, such as `knn@1`.
+
+    Raises:
+        UnknownNameError: If there is none; the message gives the nearest names.
+        OptionError: If it has an option that its task does not take.
+    """
+    from featcache.probes.catalog import PROTOCOLS
+
+    return Protocol.from_entry(name, PROTOCOLS.get(name))
+
+
+def default_protocol(task: str) -> Protocol:
+    """Return the protocol that a task uses where none is named.
+
+    Raises:
+        OptionError: If there is no such task.
+    """
+    from featcache.probes.tasks import TASKS
+
+    _check_names("task", [task], list(TASKS))
+    return load_protocol(TASKS[task].default_protocol)
+
+
+def check(protocol: Protocol, spec: ExtractionSpec) -> list[str]:
+    """List in sentences where a feature set is not what a protocol requires.
+
+    Args:
+        protocol: What is to be run.
+        spec: What the features are.
+
+    Returns:
+        One sentence per field: the field, what is required, what was got. Empty if all fit.
+    """
+    requires, found = protocol.requires, []
+    if requires.taps and spec.tap not in requires.taps:
+        found.append(f"`tap` must be {_either(requires.taps)}; got {spec.tap!r}.")
+    for name, wanted in requires.transform.items():
+        got = spec.transform.get(name)
+        if canonical_json(got) != canonical_json(wanted):
+            found.append(f"`transform.{name}` must be {wanted!r}; got {got!r}.")
+    numerics = dataclasses.asdict(spec.numerics)
+    for name, allowed in requires.numerics.items():
+        if numerics.get(name) not in allowed:
+            got = numerics.get(name)
+            found.append(f"`numerics.{name}` must be {_either(allowed)}; got {got!r}.")
+    return found
+
+
+def _either(allowed: Sequence[object]) -> str:
+    return " or ".join(repr(item) for item in allowed)
+
+
+def _check_names(kind: str, names: Sequence[str], allowed: Sequence[str]) -> None:
+    for name in names:
+        if name not in allowed:
+            near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else " Choose one of them."
+            raise OptionError(f"`{kind}` must be one of {', '.join(allowed)}; got {name!r}.{hint}")
+
+
+def _plain(value: Json) -> Json:
+    """Turn tuples into lists, as JSON has no tuples."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler, normalize
+
+from featcache.errors import ShapeError
+from featcache.probes.linear import fit_linear
+from featcache.probes.options import LinearOptions
+from featcache.probes.splits import stratified_split
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("standardise", ["none", "zscore", "l2"])
+def test_choice_and_probabilities_are_those_of_scikit_learn(make_clusters, standardise):
+    x, y = make_clusters(240, 10, 4, spread=0.35)
+    queries, _ = make_clusters(100, 10, 4, spread=0.35, seed=1)
+    options = LinearOptions(strengths=(1e-3, 1e-2, 0.1, 1.0), standardise=standardise)
+    head = fit_linear(x, y, options, rng())
+
+    def prepared(rows, others):
+        if standardise == "zscore":
+            scaler = StandardScaler().fit(rows.astype(np.float64))
+            return scaler.transform(rows), scaler.transform(others)
+        return (normalize(rows), normalize(others)) if standardise == "l2" else (rows, others)
+
+    def fit(rows, labels, strength):
+        model = LogisticRegression(C=strength, tol=1e-8, max_iter=20000)
+        return model.fit(rows.astype(np.float64), labels)
+
+    rest, held = stratified_split(y, 0.2, rng())
+    scores = {}
+    for strength in options.strengths:
+        part, other = prepared(x[rest], x[held])
+        scores[strength] = (fit(part, y[rest], strength).predict(other) == y[held]).mean()
+    best = max(scores, key=lambda c: (scores[c], -c))
+    assert head.details["strength"] == best
+    assert head.details["held_out_top1"] == [[c, pytest.approx(scores[c])] for c in scores]
+    part, other = prepared(x, queries)
+    expected = fit(part, y, best).predict_proba(other.astype(np.float64))
+    got = head.probabilities(queries, 6)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got[:, :4], expected, atol=2e-4)
+    np.testing.assert_array_equal(got[:, 4:], 0)
+
+
+def test_a_tie_goes_to_the_stronger_penalty_and_the_edge_is_recorded(make_clusters):
+    x, y = make_clusters(90, 10, 3, spread=20)  # separable: every strength is perfect
+    head = fit_linear(x, y, LinearOptions(strengths=(0.1, 1.0, 10.0)), rng())
+    assert head.details["strength"] == 0.1
+    assert head.details["at_grid_edge"] is True
+    assert head.details["solver"]["converged"] is True
+
+
+def test_bracket_search_ends_at_its_resolution(make_clusters):
+    x, y = make_clusters(200, 10, 4, spread=0.3)
+    options = LinearOptions(
+        strengths=(1e-6, 1e-4, 1e-2, 1.0), search="bracket", standardise="none", held_out=0.3
+    )
+    details = fit_linear(x, y, options, rng()).details
+    tried = np.log10([c for c, _ in details["held_out_top1"]])
+    best = np.log10(details["strength"])
+    assert len(tried) <= 4 + 2 * 4
+    np.testing.assert_allclose(tried * 8, np.round(tried * 8), atol=1e-6)
+    if not details["at_grid_edge"]:
+        assert np.isclose(np.abs(tried - best)[np.abs(tried - best) > 1e-9].min(), 1 / 8)
+
+
+def test_single_row_classes_leave_nothing_to_hold_out(make_clusters):
+    x, y = make_clusters(3, 5, 3)
+    head = fit_linear(x, y, LinearOptions(strengths=(0.1, 1.0, 10.0)), rng())
+    assert head.details["held_out_rows"] == 0
+    assert head.details["strength"] == 1.0
+    assert head.details["at_grid_edge"] is False
+
+
+def test_a_constant_dimension_survives_the_z_score(make_clusters):
+    x, y = make_clusters(60, 6, 3)
+    x[:, 2] = 0.1
+    head = fit_linear(x, y, LinearOptions(), rng())
+    assert np.isfinite(head.probabilities(x, 3)).all()
+    np.testing.assert_allclose(head.weights[2], 0, atol=1e-9)
+
+
+def test_no_rows_give_no_probabilities(make_clusters):
+    x, y = make_clusters(60, 6, 3)
+    head = fit_linear(x, y, LinearOptions(), rng())
+    assert head.probabilities(x[:0], 3).shape == (0, 3)
+    with pytest.raises(ShapeError, match="same number of dimensions"):
+        head.logits(x[:, :5])

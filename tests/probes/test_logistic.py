@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from featcache.errors import OptionError, ShapeError
+from featcache.probes import logistic
+from featcache.probes.logistic import fit_path
+
+STRENGTHS = (1e-4, 1e-2, 1.0, 100.0)
+
+
+def objective(x, y, weights, bias, strength):
+    x, y = x.astype(np.float64), np.asarray(y)
+    logits = x @ weights + bias
+    top = logits.max(axis=1)
+    loss = top + np.log(np.exp(logits - top[:, None]).sum(axis=1)) - logits[np.arange(len(y)), y]
+    return loss.mean() + (weights**2).sum() / (2 * strength * len(y))
+
+
+def oracle(x, y, strength):
+    binary = len(np.unique(y)) == 2
+    fitted = LogisticRegression(C=2 * strength if binary else strength, tol=1e-8, max_iter=20000)
+    fitted.fit(x.astype(np.float64), y)
+    if binary:
+        weights = np.stack([-fitted.coef_[0] / 2, fitted.coef_[0] / 2], axis=1)
+        return weights, np.array([-1, 1]) * fitted.intercept_[0] / 2, fitted
+    return fitted.coef_.T, fitted.intercept_, fitted
+
+
+@pytest.mark.parametrize(
+    ("n", "dim", "n_classes"), [(300, 20, 5), (60, 100, 4), (200, 16, 2)], ids=str
+)
+def test_every_strength_reaches_the_optimum_of_scikit_learn(make_clusters, n, dim, n_classes):
+    x, y = make_clusters(n, dim, n_classes, spread=0.4)
+    queries, _ = make_clusters(200, dim, n_classes, spread=0.4, seed=1)
+    path = fit_path(x, y, STRENGTHS)
+    assert path.converged.all()
+    for i, strength in enumerate(STRENGTHS):
+        weights, bias, fitted = oracle(x, y, strength)
+        ours = objective(x, y, path.weights[i], path.biases[i], strength)
+        theirs = objective(x, y, weights, bias, strength)
+        assert ours <= theirs * (1 + 1e-6)
+        assert ours == pytest.approx(path.objective[i], rel=1e-9)
+        if strength <= 1:  # at weak penalties scikit-learn itself stops a little short
+            assert ours == pytest.approx(theirs, rel=1e-6)
+        got = (queries @ path.weights[i] + path.biases[i]).argmax(axis=1)
+        margin = np.sort(fitted.predict_proba(queries), axis=1)
+        is_clear = margin[:, -1] - margin[:, -2] > 1e-3
+        np.testing.assert_array_equal(path.classes[got][is_clear], fitted.predict(queries)[is_clear])
+
+
+def test_one_fit_of_many_strengths_equals_many_fits_of_one(make_clusters):
+    x, y = make_clusters(150, 10, 3, spread=0.5)
+    together = fit_path(x, y, STRENGTHS)
+    for i, strength in enumerate(STRENGTHS):
+        alone = fit_path(x, y, [strength])
+        assert alone.objective[0] == pytest.approx(together.objective[i], rel=1e-9)
+        assert alone.iterations[0] == together.iterations[i]
+
+
+def test_classes_are_those_that_occur(make_clusters):
+    x, y = make_clusters(120, 8, 3, spread=0.6)
+    path = fit_path(x, np.array([1, 4, 9])[y], [1.0])
+    np.testing.assert_array_equal(path.classes, [1, 4, 9])
+    np.testing.assert_allclose(path.weights, fit_path(x, y, [1.0]).weights)
+
+
+def test_one_class_gives_a_constant_classifier(make_clusters):
+    x, _ = make_clusters(20, 8, 3)
+    path = fit_path(x, np.full(20, 2), [1.0])
+    assert path.converged.all()
+    np.testing.assert_array_equal(path.weights, np.zeros((1, 8, 1)))
+
+
+def test_a_constant_dimension_gets_no_weight(make_clusters):
+    x, y = make_clusters(100, 8, 3, spread=0.5)
+    padded = np.concatenate([x, np.full((100, 1), 3.0), np.zeros((100, 1))], axis=1)
+    path = fit_path(padded.astype(np.float32), y, [1.0])
+    np.testing.assert_allclose(path.weights[0, -2:], 0, atol=1e-12)
+    assert path.objective[0] == pytest.approx(fit_path(x, y, [1.0]).objective[0], rel=1e-7)
+
+
+def test_rows_that_are_all_equal_give_the_class_shares():
+    y = np.array([0, 0, 0, 1])
+    path = fit_path(np.ones((4, 3), dtype=np.float32), y, [1.0])
+    logits = np.ones(3) @ path.weights[0] + path.biases[0]
+    shares = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(shares, [0.75, 0.25], rtol=1e-6)
+
+
+def test_the_scale_of_the_features_only_rescales_the_strength(make_clusters):
+    x, y = make_clusters(150, 10, 3, spread=0.5)
+    small, large = fit_path(x, y, [1.0]), fit_path(x * 1000, y, [1e-6])
+    assert large.objective[0] == pytest.approx(small.objective[0], rel=1e-6)
+    np.testing.assert_allclose(large.weights * 1000, small.weights, atol=1e-3)
+
+
+def test_float16_features_with_overflowing_norms_are_fitted(make_clusters):
+    x, y = make_clusters(100, 10, 3)
+    huge = (x * 5000).astype(np.float16)  # a squared norm is far above float16's 65504
+    assert np.isfinite(huge).all()
+    path = fit_path(huge, y, [1e-7])
+    assert path.converged.all()
+    assert np.isfinite(path.weights).all()
+
+
+def test_large_sets_are_solved_in_float32_blocks_to_the_same_optimum(make_clusters, monkeypatch):
+    x, y = make_clusters(300, 16, 4, spread=0.4)
+    expected = fit_path(x, y, [1e-3, 0.1])
+    monkeypatch.setattr(logistic, "_FLOAT64_VALUES", 0)
+    monkeypatch.setattr(logistic, "BLOCK_BYTES", 8 * 16 * 70)  # five blocks of rows
+    got = fit_path(x.astype(np.float16), y, [1e-3, 0.1])
+    np.testing.assert_allclose(got.objective, expected.objective, rtol=1e-3)
+    got = fit_path(x, y, [1e-3, 0.1])
+    np.testing.assert_allclose(got.objective, expected.objective, rtol=1e-6)
+
+
+def test_stopping_early_is_reported(make_clusters):
+    x, y = make_clusters(150, 10, 3, spread=0.3)
+    path = fit_path(x, y, [1e-4, 100.0], max_iter=5)
+    assert path.iterations.max() == 5
+    assert not path.converged[1]
+
+
+def test_wrong_arguments_are_refused(make_clusters):
+    x, y = make_clusters(10, 4, 2)
+    with pytest.raises(OptionError, match="positive finite numbers"):
+        fit_path(x, y, [0.0])
+    with pytest.raises(OptionError, match="at least one"):
+        fit_path(x, y, [])
+    with pytest.raises(ShapeError, match="one label per row"):
+        fit_path(x, y[:-1], [1.0])
+    with pytest.raises(ShapeError, match="class indices from 0; got -1"):
+        fit_path(x, y - 1, [1.0])
+    with pytest.raises(ShapeError, match="at least one of each"):
+        fit_path(x[:0], y[:0], [1.0])
+    x[3, 1] = np.nan
+    with pytest.raises(ShapeError, match="1 rows hold NaN or infinity, the first is row 3"):
+        fit_path(x, y, [1.0])
