@@ -17,7 +17,6 @@ def weights_digest(module: torch.nn.Module) -> str:
     does not depend on the file format, the memory layout or the device. What is not in the
     state dict (a removed classifier, non-persistent buffers) and BatchNorm's step counters are
     left out.
-
     """
     parts: list[bytes | memoryview] = []
     for name, tensor in sorted(module.state_dict().items()):

@@ -154,5 +154,3 @@ def explain(
     else:
         texts = [[name, str(a), str(b)] for name, a, b in rows]
         print_table("Fields that differ", ["field", "first", "second"], texts)
-
-

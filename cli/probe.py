@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 def probe(
     backbone: Annotated[str, typer.Option(help="Name under which features are cached.")],
     dataset: Annotated[str, typer.Option(help="Dataset as given to extract, or its name.")],
-    task: Annotated[
-        str | None, typer.Option(help="linear, knn, retrieval or ood.")
-    ] = None,
+    task: Annotated[str | None, typer.Option(help="linear, knn, retrieval or ood.")] = None,
     protocol: Annotated[
         str | None, typer.Option(help="Protocol with version [default: the task's].")
     ] = None,

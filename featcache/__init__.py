@@ -35,7 +35,7 @@ _TARGETS = {
     "results": "featcache.verbs.lookup:results",
 }
 
-__all__ = [  # noqa: F822  resolved by __getattr__
+__all__ = [
     "BackboneRequest",
     "ExtractionSpec",
     "FeatcacheError",

@@ -94,7 +94,7 @@ class Registry(Generic[T]):
         try:
             for name, entry in point.load()().items():
                 self.register(name, entry)
-        except Exception as error:  # noqa: BLE001  a broken plug-in must not take the rest along
+        except Exception as error:
             warnings.warn(
                 f"The {self.kind} plug-in {point.name!r} ({point.value}) failed to load and is "
                 f"left out: {error}",

@@ -158,7 +158,9 @@ class ResultStore:
         for path in self._root.glob("*/*/*.json"):
             try:
                 record = read_json(path)
-                name = "/".join(record[part] for part in ("dataset", "task", "backbone", "protocol"))
+                name = "/".join(
+                    record[part] for part in ("dataset", "task", "backbone", "protocol")
+                )
                 result = Result(path=path, record=record)
                 sort_key = (record["how"]["created"], result.id, result.score)
             except (FeatcacheError, KeyError, TypeError):

@@ -75,7 +75,7 @@ class TransformSpec:
 
     def to_json(self) -> dict[str, Json]:
         """Return the fields as plain JSON."""
-        return _to_json(self)
+        return _fields(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +119,7 @@ class ExtractionSpec:
 
     def to_json(self) -> dict[str, Json]:
         """Return the spec as plain JSON, the form that is stored and hashed."""
-        return _to_json(self)
+        return _fields(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Json]) -> Self:
@@ -177,10 +177,13 @@ def _flatten(value: Mapping[str, Json], prefix: str = "") -> dict[str, Json]:
     return flat
 
 
+def _fields(value: Json) -> dict[str, Json]:
+    return {item.name: _to_json(getattr(value, item.name)) for item in dataclasses.fields(value)}
+
+
 def _to_json(value: Json) -> Json:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [item.name for item in dataclasses.fields(value)]
-        return {name: _to_json(getattr(value, name)) for name in names}
+    if dataclasses.is_dataclass(value):
+        return _fields(value)
     if isinstance(value, Mapping):
         return {name: _to_json(item) for name, item in value.items()}
     return [_to_json(item) for item in value] if isinstance(value, tuple | list) else value

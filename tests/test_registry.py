@@ -14,8 +14,11 @@ def registry(*names):
 
 
 def test_a_typo_is_answered_with_the_nearest_names_and_how_to_list():
-    with pytest.raises(UnknownNameError, match="'efficientnet_lit0' is not a known backbone. "
-                       "Did you mean 'efficientnet_lite0'.*featcache ls backbones"):
+    with pytest.raises(
+        UnknownNameError,
+        match="'efficientnet_lit0' is not a known backbone. "
+        "Did you mean 'efficientnet_lite0'.*featcache ls backbones",
+    ):
         registry("efficientnet_lite0", "dino_vits16").get("efficientnet_lit0")
 
 

@@ -20,6 +20,7 @@ RACY_NS = 2_000_000_000
 """A file changed this recently is not remembered: a second change could keep its time stamp."""
 MAX_THREADS = 16
 _FILES_PER_TASK = 256
+_DIGEST_DIGITS = 64
 
 
 class _Known(NamedTuple):
@@ -91,7 +92,8 @@ def file_digests(paths: Sequence[str], memo: DigestMemo) -> list[str]:
         One digest per path, '' for a file that cannot be read.
     """
     threads = min(MAX_THREADS, os.cpu_count() or 1)
-    tasks = [paths[i : i + _FILES_PER_TASK] for i in range(0, len(paths), _FILES_PER_TASK)]
+    step = max(1, min(_FILES_PER_TASK, len(paths) // (4 * threads)))
+    tasks = [paths[start : start + step] for start in range(0, len(paths), step)]
     with ThreadPoolExecutor(threads) as pool:
         parts = pool.map(lambda part: [memo.file_digest(path) for path in part], tasks)
         return [digest for part in parts for digest in part]
@@ -111,7 +113,9 @@ def _read(path: Path) -> dict[str, _Known]:
     for line in text.splitlines():
         try:
             name, size, mtime_ns, inode, digest = json.loads(line)
+            is_digest = len(digest) == _DIGEST_DIGITS
         except (ValueError, TypeError):
             return {}
-        known[name] = _Known(size, mtime_ns, inode, digest)
+        if is_digest:
+            known[name] = _Known(size, mtime_ns, inode, digest)
     return known

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from featcache.datasets.dataset import Dataset, Split
-from featcache.errors import DatasetError
+from featcache.errors import DatasetError, OptionError
 
 SPLIT_ALIASES = {
     "train": "train",
@@ -110,3 +110,19 @@ def text_id(path: str) -> str:
 def class_facts(n_classes: int) -> dict[str, int | float]:
     """Return the facts that follow from the number of classes; none without classes."""
     return {"classes": n_classes, "chance": 1 / n_classes} if n_classes else {}
+
+
+def some_of(names: list[str], limit: int = 5) -> str:
+    """Return names for a message: at most `limit` of them, and how many more there are."""
+    shown = ", ".join(repr(name) for name in names[:limit])
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+
+
+def refuse_option(name: str, rest: str) -> None:
+    """Refuse `name@rest` for a dataset that takes no option.
+
+    Raises:
+        OptionError: If `rest` is not empty.
+    """
+    if rest:
+        raise OptionError(f"The dataset {name!r} takes no `@` option; got {rest!r}. Leave it out.")

@@ -67,7 +67,9 @@ class _Ranges(TorchDataset[Images]):
 
 def default_workers(device: str) -> int:
     """Return how many decoding processes to start: half the cores if the network needs them too."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, cores // 2) if device == "cpu" else max(1, min(cores - 1, 16))
 
 

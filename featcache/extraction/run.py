@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from featcache.backbone import Backbone
 from featcache.datasets.dataset import Split
 from featcache.digest import Json
-from featcache.errors import ExtractionError
+from featcache.errors import ExtractionError, StoreError
 from featcache.extraction.embedding import Embedder, resolve_device
 from featcache.extraction.loader import Images, default_workers, load_images
 from featcache.extraction.progress import Progress
@@ -77,7 +77,9 @@ class Extraction:
         self._split, self._backbone, self._options = split, backbone, options
         self._progress, self._specs = progress, specs
         self._device = resolve_device(options.device)
-        self._workers = default_workers(self._device) if options.workers is None else options.workers
+        self._workers = (
+            default_workers(self._device) if options.workers is None else options.workers
+        )
         self._embedder = Embedder(backbone, [spec.tap for spec in specs], self._device)
         cache.create()
         with disk_errors(cache.root, "create a feature set in"):
@@ -86,7 +88,7 @@ class Extraction:
                 for spec in specs
             ]
         self.computed = 0
-        self._batch_size = self._choose_batch_size()
+        self._batch_size = 1
 
     def run(self, extra: Mapping[str, Json]) -> None:
         """Embed what is missing, wait for what others embed, and seal.
@@ -98,15 +100,22 @@ class Extraction:
             ExtractionError: If it cannot go on; what was done is kept.
             StoreError: If the disk refuses.
         """
-        stored = min(writer.stored_rows() for writer in self._writers)
         name = f"{self._split.dataset}/{self._split.name}"
-        self._progress.start(name, len(self._split), stored)
         try:
-            if 0 < stored:
-                self._progress.note(f"{name}: resuming, {stored} of {len(self._split)} rows are kept")
+            stored = min(writer.stored_rows() for writer in self._writers)
+            self._batch_size = self._choose_batch_size()
+            self._progress.start(name, len(self._split), stored)
+            if stored > 0:
+                self._progress.note(
+                    f"{name}: resuming, {stored} of {len(self._split)} rows are kept"
+                )
             self._prove_canaries()
             self._fill()
             self._seal(extra)
+        except (StoreError, FileNotFoundError):
+            # another process may have sealed the sets just now and removed their work directories
+            if not all(writer.is_sealed for writer in self._writers):
+                raise
         finally:
             self._progress.stop()
 
@@ -275,9 +284,7 @@ class Extraction:
                 time.sleep(_POLL_S)
 
 
-def _cosine(
-    first: NDArray[np.floating], second: NDArray[np.floating]
-) -> NDArray[np.float64]:
+def _cosine(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the cosine of each pair of rows; two zero rows agree."""
     a = first.reshape(len(first), -1).astype(np.float64)
     b = second.reshape(len(second), -1).astype(np.float64)

@@ -40,7 +40,9 @@ def read_group(path: Path) -> dict[str, Any]:
             "featcache ls features"
         ) from None
     except (KeyError, TypeError, AttributeError) as error:
-        raise CorruptError(f"{path / GROUP_FILE} is not a feature set's: {error!r} missing.") from None
+        raise CorruptError(
+            f"{path / GROUP_FILE} is not a feature set's: {error!r} missing."
+        ) from None
     return dict(attributes)
 
 

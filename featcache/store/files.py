@@ -32,7 +32,9 @@ def disk_errors(path: Path, action: str) -> Iterator[None]:
             advice = "The place cannot be written: choose another with --cache or FEATCACHE_CACHE."
         else:
             advice = "Check the disk and run the same command again; finished rows are kept."
-        raise StoreError(f"Could not {action} {path}: {error.strerror or error}. {advice}") from error
+        raise StoreError(
+            f"Could not {action} {path}: {error.strerror or error}. {advice}"
+        ) from error
 
 
 def temporary_path(directory: Path) -> Path:
@@ -138,4 +140,6 @@ def read_json(path: Path) -> Json:
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise CorruptError(f"{path} must be JSON; {error}. Extract or pull the set again.") from error
+        raise CorruptError(
+            f"{path} must be JSON; {error}. Extract or pull the set again."
+        ) from error

@@ -57,7 +57,7 @@ def write_shard(
             while len(block):
                 part = block[: layout.chunk_rows - filled]
                 chunk[filled : filled + len(part)] = part
-                filled, block = filled + len(part), block[len(part) :]  # noqa: PLW2901
+                filled, block = filled + len(part), block[len(part) :]
                 if filled == layout.chunk_rows:
                     put_chunk()
                     filled = 0
@@ -111,7 +111,9 @@ class MappedShard:
         self._chunks = self._bytes[: -layout.index_bytes].reshape(-1, stored)  # (n_chunks, stored)
         self._checked = np.zeros(len(self._chunks), bool)
         self._n_rows = stop - start
-        values = self._chunks[:, : layout.chunk_bytes].view(np.dtype(layout.dtype).newbyteorder("<"))
+        values = self._chunks[:, : layout.chunk_bytes].view(
+            np.dtype(layout.dtype).newbyteorder("<")
+        )
         self._values = values.reshape(len(self._chunks), layout.chunk_rows, *layout.row_shape)
 
     def read(self, first: int, out: NDArray[np.floating], *, check: bool = True) -> None:

@@ -77,7 +77,7 @@ class Spool:
         fields = {"start": start, "rows": len(features), "unreadable": bad, "s": batch.seconds}
         meta = json.dumps(fields).encode()
         payload = np.ascontiguousarray(features, np.dtype(self._layout.dtype).newbyteorder("<"))
-        data = memoryview(payload.reshape(-1).view(np.uint8))
+        data = payload.reshape(-1).view(np.uint8).data
         checksum = crc32c.crc32c(data, crc32c.crc32c(meta))
         record = b"".join((_HEADER.pack(_MAGIC, len(meta), len(data), checksum), meta, data))
         self._write(record)
@@ -133,7 +133,5 @@ def _records(path: Path, layout: Layout, shard: int) -> Iterator[tuple[Batch, in
             features = features.reshape(meta["rows"], *layout.row_shape)
             bad = {int(row): why for row, why in meta["unreadable"].items()}
             expected += meta["rows"]
-            batch = Batch(
-                start=meta["start"], features=features, unreadable=bad, seconds=meta["s"]
-            )
+            batch = Batch(start=meta["start"], features=features, unreadable=bad, seconds=meta["s"])
             yield batch, file.tell()

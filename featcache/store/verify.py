@@ -61,7 +61,9 @@ def _check_group(path: Path, attributes: dict[str, Any]) -> list[Problem]:
     if read_json(path / GROUP_FILE) != expected:
         return [Problem(GROUP_FILE, "is not what featcache writes")]
     if path.stem.rpartition("-")[2] != one.key[:KEY_DIGITS]:
-        return [Problem(GROUP_FILE, f"belongs to key {one.key[:KEY_DIGITS]}, not to this directory")]
+        return [
+            Problem(GROUP_FILE, f"belongs to key {one.key[:KEY_DIGITS]}, not to this directory")
+        ]
     return []
 
 

@@ -48,20 +48,28 @@ class SetWriter:
         """Make the set's directory unless it exists, and read its layout."""
         self.path, self.spec = path, spec
         self.work = path.with_suffix(".work")
-        if not self.is_sealed:
-            for folder in ("claims", "spool", "done"):
-                (self.work / folder).mkdir(parents=True, exist_ok=True)
-            (path / "features").mkdir(parents=True, exist_ok=True)
-            layout = choose_layout(spec.dataset.rows, row_shape, spec.numerics.stored)
-            unsealed = group_metadata(spec, provenance=None, sealed=None)
-            for file, metadata in (
-                (path / "features" / "zarr.json", layout.metadata()),
-                (path / GROUP_FILE, unsealed),
-            ):
-                write_once(file, json_bytes(metadata), staging=self.work)
-        elif self.work.exists():  # the sealer was killed before it could tidy up
+        try:
+            if not self.is_sealed:
+                self._create(row_shape)
+        except FileNotFoundError:  # another process sealed the set and removed the work directory
+            if not self.is_sealed:
+                raise
+        if self.is_sealed:  # its sealer may have been killed before it could tidy up
             shutil.rmtree(self.work, ignore_errors=True)
         self.layout = parse_layout(read_json(path / "features" / "zarr.json"))
+
+    def _create(self, row_shape: tuple[int, ...]) -> None:
+        for folder in ("claims", "spool", "done"):
+            (self.work / folder).mkdir(parents=True, exist_ok=True)
+        (self.path / "features").mkdir(parents=True, exist_ok=True)
+        spec = self.spec
+        layout = choose_layout(spec.dataset.rows, row_shape, spec.numerics.stored)
+        unsealed = group_metadata(spec, provenance=None, sealed=None)
+        for file, metadata in (
+            (self.path / "features" / "zarr.json", layout.metadata()),
+            (self.path / GROUP_FILE, unsealed),
+        ):
+            write_once(file, json_bytes(metadata), staging=self.work)
 
     @property
     def is_sealed(self) -> bool:

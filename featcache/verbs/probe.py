@@ -126,9 +126,7 @@ def _roles(
     return roles
 
 
-def _question(
-    protocol: Protocol, backbone: str, sets: Mapping[str, Stored], seed: int
-) -> Question:
+def _question(protocol: Protocol, backbone: str, sets: Mapping[str, Stored], seed: int) -> Question:
     inputs: dict[str, Json] = {}
     for role, one in sets.items():
         entry = {

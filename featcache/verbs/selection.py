@@ -77,9 +77,7 @@ def select(
         OptionError: If several recipes fit.
     """
     found = {
-        role.name: cache.find(
-            dataset=role.dataset, split=role.split, backbone=backbone, tap=tap
-        )
+        role.name: cache.find(dataset=role.dataset, split=role.split, backbone=backbone, tap=tap)
         for role in roles
     }
     for role in roles:

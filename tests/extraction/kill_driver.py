@@ -70,7 +70,7 @@ def kill_once(root: Path, rng: random.Random) -> bool:
 
 def main(directory: Path, kills: int, seed: int) -> None:
     layout.CHUNK_BYTES = 256
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     found, killed = [], 0
     while killed < kills:
         root = directory / f"cache-{len(found)}"

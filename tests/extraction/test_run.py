@@ -194,8 +194,9 @@ def test_a_full_disk_is_one_message_and_nothing_is_lost(cache, monkeypatch, fail
             fill(cache, split)
     notes = Notes()
     assert verify(fill(cache, split, notes=notes)[0].path) == []
-    assert notes.said == ([] if failing == "spool" else
-                          ["fake/train: resuming, 100 of 100 rows are kept"])
+    assert notes.said == (
+        [] if failing == "spool" else ["fake/train: resuming, 100 of 100 rows are kept"]
+    )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")

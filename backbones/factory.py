@@ -1,0 +1,153 @@
+"""From a name to a backbone: the registry, the schemes, and a user's own factory."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+from featcache.backbone import Backbone
+from featcache.backbones.catalog import BACKBONES
+from featcache.backbones.custom import SCHEMES, open_factory, wrap
+from featcache.backbones.packaged import packaged_file
+from featcache.backbones.request import Request
+from featcache.digest import Json, sha256_json
+from featcache.errors import FeatcacheError, UnknownNameError
+from featcache.spec import ComputeDtype
+
+__all__ = ["load_backbone", "request_identity", "wrap"]
+
+_LIBRARIES = ("featcache", "torch", "torchvision", "timm")
+_SURE = 0.9
+"""Similarity from which a misspelt name is taken for a registry name without asking timm."""
+
+
+def load_backbone(
+    name: str,
+    *,
+    checkpoint: Path | None = None,
+    renamer: str | None = None,
+    transform_overrides: Mapping[str, Json] | None = None,
+    compute: ComputeDtype = "fp32",
+) -> Backbone:
+    """Load a backbone, frozen and on the CPU.
+
+    Args:
+        name: A registry name (`featcache ls backbones`), `timm:ARCH.TAG`, `hf-hub:org/name`,
+            `random:ARCH`, `pixels`, or `package.module:factory` of your own; the working
+            directory is importable.
+        checkpoint: A file of weights for the name's architecture, instead of its own.
+        renamer: The rule that translates the checkpoint's keys.
+        transform_overrides: Fields of `TransformSpec` that replace the native ones.
+        compute: Precision of the forward pass; fp16 and tf32 need CUDA.
+
+    Raises:
+        UnknownNameError: If nothing has this name; the message gives the nearest.
+        BackboneError: If it cannot be built, or its weights cannot be had.
+        CheckpointError: If the checkpoint cannot be read or does not fit.
+        OptionError: If an option is out of range or in conflict with the name.
+        MissingDependencyError: If the package with its weights is not installed.
+    """
+    request = _request(name, checkpoint, renamer, transform_overrides, compute)
+    if name in BACKBONES:
+        return BACKBONES.load(name)(request)
+    if name.partition(":")[0] in SCHEMES and ":" in name:
+        from featcache.backbones.timm_source import open_backbone
+
+        return open_backbone(request)
+    if ":" in name:
+        return open_factory(request)
+    raise _unknown(name)
+
+
+def request_identity(
+    name: str,
+    *,
+    checkpoint: Path | None = None,
+    renamer: str | None = None,
+    transform_overrides: Mapping[str, Json] | None = None,
+    compute: ComputeDtype = "fp32",
+) -> Json | None:
+    """Return a fingerprint of a request, equal only if it would load the same backbone.
+
+    For remembering an identity without loading the network: it costs a few `stat` calls and
+    imports neither torch nor timm.
+
+    Returns:
+        Plain JSON, or None where only loading can tell: weights from the hub, a user's or a
+        plug-in's factory, an unknown name, a file that is not there.
+
+    Raises:
+        OptionError: If a renamer is given without a checkpoint.
+        SpecError: If `compute` is not a known precision.
+    """
+    request = _request(name, checkpoint, renamer, transform_overrides, compute)
+    files = _weight_files(request)
+    if files is None:
+        return None
+    try:
+        stats = [(str(path.resolve()), path.stat()) for path in files]
+        versions = {library: metadata.version(library) for library in _LIBRARIES}
+    except (OSError, metadata.PackageNotFoundError):
+        return None
+    return {
+        "name": name,
+        "facts": sha256_json(request.facts),
+        "files": [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats],
+        "renamer": renamer,
+        "transform": dict(request.transform_overrides),
+        "compute": compute,
+        "versions": versions,
+    }
+
+
+def _weight_files(request: Request) -> list[Path] | None:
+    """Return the local files that the weights come from; None if that is not known."""
+    scheme = request.source.partition(":")[0]
+    built_in = request.name not in BACKBONES or BACKBONES.get(request.name).target.startswith(
+        "featcache.backbones."
+    )
+    if not built_in or scheme not in ("timm", "random", "package", "pixels"):
+        return None
+    if request.checkpoint is not None:
+        return [request.checkpoint]
+    if scheme in ("random", "pixels"):
+        return []
+    if scheme == "package":
+        try:
+            return [packaged_file(request.name, request.facts)]
+        except FeatcacheError:
+            return None
+    return None
+
+
+def _request(
+    name: str,
+    checkpoint: Path | None,
+    renamer: str | None,
+    transform_overrides: Mapping[str, Json] | None,
+    compute: ComputeDtype,
+) -> Request:
+    return Request(
+        name=name,
+        facts=BACKBONES.get(name).facts if name in BACKBONES else {},
+        checkpoint=Path(checkpoint) if checkpoint is not None else None,
+        renamer=renamer,
+        transform_overrides=dict(transform_overrides or {}),
+        compute=compute,
+    )
+
+
+def _unknown(name: str) -> UnknownNameError:
+    """Return the registry's error, with the scheme to write if timm knows the name."""
+    try:
+        BACKBONES.get(name)
+    except UnknownNameError as error:
+        message = str(error)
+    if not difflib.get_close_matches(name, BACKBONES.names(), n=1, cutoff=_SURE):
+        import timm
+
+        if timm.is_model(name.partition(".")[0]):
+            message = f"timm knows {name!r}: write timm:{name}. {message}"
+    return UnknownNameError(message)

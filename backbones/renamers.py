@@ -1,0 +1,139 @@
+"""Checkpoint keys of other code bases, translated to timm's by a named rule."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from featcache.digest import Json
+from featcache.errors import UnknownNameError
+
+Rename = Callable[[Collection[str], Collection[str]], dict[str, str]]
+"""(keys of the file, keys of the model) -> old key to new key; a key left out is dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renamer:
+    """One translation: where the tensors lie in the file, and what they are called."""
+
+    rename: Rename
+    wrapper: str | None = None
+    """The entry to read where the file holds several models; None: the only obvious one."""
+    model_args: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
+    """Architecture to arguments without which timm builds another network of the same shapes."""
+
+
+def get_renamer(name: str) -> Renamer:
+    """Return the renamer called `name`.
+
+    Raises:
+        UnknownNameError: If there is none; the message lists them.
+    """
+    if name not in RENAMERS:
+        near = difflib.get_close_matches(name, RENAMERS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UnknownNameError(
+            f"A key renamer must be one of {', '.join(RENAMERS)}; got {name!r}.{hint}"
+        )
+    return RENAMERS[name]
+
+
+def _identity(keys: Collection[str], _target: Collection[str]) -> dict[str, str]:
+    return {key: key for key in keys}
+
+
+def _strip_module(keys: Collection[str], _target: Collection[str]) -> dict[str, str]:
+    return {key: key.removeprefix("module.") for key in keys}
+
+
+def _mae(keys: Collection[str], _target: Collection[str]) -> dict[str, str]:
+    """Keep the encoder; the decoder and its mask token belong to pretraining."""
+    return {key: key for key in keys if key != "mask_token" and not key.startswith("decoder_")}
+
+
+def _dino(keys: Collection[str], _target: Collection[str]) -> dict[str, str]:
+    """Keep the backbone of a full checkpoint, or a file that is the backbone already."""
+    stripped = {key: key.removeprefix("module.") for key in keys}
+    if any(key.startswith("backbone.") for key in stripped.values()):
+        return {
+            old: key.removeprefix("backbone.")
+            for old, key in stripped.items()
+            if key.startswith("backbone.")
+        }
+    return {
+        old: key
+        for old, key in stripped.items()
+        if key != "mask_token" and not key.startswith("head.")
+    }
+
+
+def _moco_v3(keys: Collection[str], _target: Collection[str]) -> dict[str, str]:
+    """Keep the base encoder without its projector, as MoCo v3's own linear evaluation does."""
+    prefix = "module.base_encoder."
+    return {
+        key: key.removeprefix(prefix)
+        for key in keys
+        if key.startswith(prefix) and not key.startswith((f"{prefix}head.", f"{prefix}fc."))
+    }
+
+
+_LITE_TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+_LITE_SEPARABLE = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
+_LITE_INVERTED = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_LITE_BLOCK = re.compile(r"_blocks\.(\d+)\.(\w+)\.(\w+)")
+
+
+def _efficientnet_lite(keys: Collection[str], target: Collection[str]) -> dict[str, str]:
+    """Translate `_blocks.7._expand_conv.weight` to `blocks.3.1.conv_pw.weight`.
+
+    The file numbers its blocks through; timm numbers stages and blocks within them. The stage
+    lengths are read off the model's keys.
+    """
+    places = sorted(
+        {
+            (int(found[1]), int(found[2]))
+            for key in target
+            if (found := re.match(r"blocks\.(\d+)\.(\d+)\.", key))
+        }
+    )
+    expanding = {found[1] for key in keys if (found := re.match(r"_blocks\.(\d+)\._expand", key))}
+    top = _LITE_TOP | {"_fc": "classifier"}
+    renamed = {}
+    for key in keys:
+        if (found := _LITE_BLOCK.fullmatch(key)) and int(found[1]) < len(places):
+            stage, block = places[int(found[1])]
+            parts = _LITE_INVERTED if found[1] in expanding else _LITE_SEPARABLE
+            layer = parts.get(found[2], found[2])
+            renamed[key] = f"blocks.{stage}.{block}.{layer}.{found[3]}"
+        else:
+            layer, _, rest = key.partition(".")
+            renamed[key] = f"{top.get(layer, layer)}.{rest}"
+    return renamed
+
+
+RENAMERS: Mapping[str, Renamer] = {
+    "none": Renamer(rename=_identity),
+    "strip-module": Renamer(rename=_strip_module),
+    "mae": Renamer(rename=_mae),
+    "dino": Renamer(rename=_dino, wrapper="teacher"),
+    "moco-v3": Renamer(
+        rename=_moco_v3,
+        # MoCo v3's ViT-S has 12 heads of 32; timm's has 6 of 64, with the same tensor shapes.
+        model_args={"vit_small_patch16_224": {"num_heads": 12}},
+    ),
+    "efficientnet-lite": Renamer(rename=_efficientnet_lite),
+}

@@ -1,0 +1,39 @@
+"""What is known about datasets with a name: `named.yaml`, read once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+from featcache.datasets.source import class_facts
+from featcache.digest import Json
+
+DATA_VARIABLE = "FEATCACHE_DATA"
+"""Environment variable: the folder that holds downloaded datasets, as torchvision lays them out."""
+
+
+@cache
+def named() -> Mapping[str, Mapping[str, Json]]:
+    """Return the records of all datasets with a name, by name."""
+    text = (files("featcache.datasets") / "named.yaml").read_text(encoding="utf-8")
+    records: dict[str, dict[str, Json]] = yaml.safe_load(text)
+    return {
+        name: {**record, **class_facts(record.get("classes", 0))}
+        for name, record in records.items()
+    }
+
+
+def facts_of(name: str) -> dict[str, Json]:
+    """Return what is recorded with each feature set of a named dataset."""
+    return {key: value for key, value in named()[name].items() if key != "splits"}
+
+
+def data_root() -> Path | None:
+    """Return `$FEATCACHE_DATA` as a folder, or None if it is not set."""
+    value = os.environ.get(DATA_VARIABLE)
+    return Path(value).expanduser() if value else None
