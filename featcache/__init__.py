@@ -3,8 +3,8 @@
     import featcache
 
     featcache.extract(backbone="efficientnet_lite0", dataset="digits")
-    result, was_stored = featcache.probe(task="knn", backbone="efficientnet_lite0", dataset="digits")
-    features = featcache.open("3f9a1c")     # a key prefix, as `featcache ls features` prints it
+    result, _ = featcache.probe(task="knn", backbone="efficientnet_lite0", dataset="digits")
+    features = featcache.open("3f9a1c")  # a key prefix, as `featcache ls features` prints it
 
 Names are loaded on first use, so that `import featcache` stays light.
 """

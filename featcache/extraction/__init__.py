@@ -1,0 +1,1 @@
+"""Fill feature sets: decode, transform, embed, spool, publish, seal."""

@@ -52,7 +52,7 @@ class Embedder:
         self._limit: int | None = None
 
     def find_batch_size(self) -> int:
-        """Return the batch that fits: a fixed one on a CPU, on a GPU the largest of 256, 128, …"""
+        """Return the batch that fits: a fixed one on a CPU, the largest of 256, 128, … on a GPU."""
         import torch
 
         if self._device == "cpu":
@@ -81,7 +81,7 @@ class Embedder:
             try:
                 parts = [
                     self._backbone.embed(part.to(self._device, non_blocking=True), self._taps)
-                    for part in pixels.split(limit)
+                    for part in torch.split(pixels, limit)
                 ]
                 break
             except (RuntimeError, MemoryError) as error:

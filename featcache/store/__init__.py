@@ -1,0 +1,1 @@
+"""Feature sets on disk: layout, shards, spool, claims, manifest, reader, writer."""

@@ -41,7 +41,8 @@ def read_group(path: Path) -> dict[str, Any]:
         ) from None
     except (KeyError, TypeError, AttributeError) as error:
         raise CorruptError(
-            f"{path / GROUP_FILE} is not a feature set's: {error!r} missing."
+            f"{path / GROUP_FILE} must be a feature set's; it lacks {error!r}. "
+            "Extract or pull the set again."
         ) from None
     return dict(attributes)
 
@@ -138,7 +139,7 @@ class FeatureSet:
     @property
     def valid(self) -> NDArray[np.bool_]:
         """Shape (N,), false where the image could not be read."""
-        return self.arrays.status == OK
+        return np.equal(self.arrays.status, OK)
 
     @property
     def reasons(self) -> Mapping[int, str]:

@@ -48,7 +48,7 @@ def write_shard(
                 view = view[file.write(view) :]
 
         def put_chunk() -> None:
-            data = memoryview(chunk.reshape(-1).view(np.uint8))
+            data = chunk.reshape(-1).view(np.uint8).data
             put(data)
             put(crc32c.crc32c(data).to_bytes(CRC_BYTES, "little"))
 
@@ -81,7 +81,8 @@ def _index(layout: Layout, shard: int) -> bytes:
     entries[:n_chunks, 0] = np.arange(n_chunks, dtype="<u8") * stored
     entries[:n_chunks, 1] = stored
     data = entries.tobytes()
-    return data + crc32c.crc32c(data).to_bytes(CRC_BYTES, "little")
+    checksum: int = crc32c.crc32c(data)
+    return data + checksum.to_bytes(CRC_BYTES, "little")
 
 
 class MappedShard:
