@@ -67,9 +67,7 @@ class Checkpoint:
         dropped = [key for key in extra if prefixes and key.startswith(prefixes)]
         kept = {key: value for key, value in self.tensors.items() if key in wanted}
         problems = {
-            "missing": [
-                key for key in wanted if key not in kept and not key.endswith(_COUNTER)
-            ],
+            "missing": [key for key in wanted if key not in kept and not key.endswith(_COUNTER)],
             "unexpected": [key for key in extra if key not in dropped],
             "wrong shape": [
                 f"{key} (file {tuple(value.shape)}, model {tuple(wanted[key].shape)})"
@@ -81,9 +79,7 @@ class Checkpoint:
             raise CheckpointError(_mismatch(self.path, self.renamer, problems))
         module.load_state_dict(kept, strict=False)
         groups = {".".join(key.split(".")[:2]) for key in (*self.dropped, *dropped)}
-        return LoadReport(
-            renamer=self.renamer, wrapper=self.wrapper, dropped=tuple(sorted(groups))
-        )
+        return LoadReport(renamer=self.renamer, wrapper=self.wrapper, dropped=tuple(sorted(groups)))
 
 
 def load_checkpoint(module: nn.Module, path: Path, renamer: str = "none") -> LoadReport:
@@ -120,9 +116,7 @@ def read_checkpoint(path: Path, renamer: str, module: nn.Module) -> Checkpoint:
             "Choose another renamer."
         )
     dropped = tuple(sorted(tensors.keys() - names.keys()))
-    return Checkpoint(
-        path=path, tensors=renamed, renamer=renamer, wrapper=wrapper, dropped=dropped
-    )
+    return Checkpoint(path=path, tensors=renamed, renamer=renamer, wrapper=wrapper, dropped=dropped)
 
 
 def _read(path: Path) -> Any:  # noqa: ANN401  what a file holds is not known before
@@ -135,26 +129,21 @@ def _read(path: Path) -> Any:  # noqa: ANN401  what a file holds is not known be
     try:
         with path.open("rb") as file:
             head = file.read(16)
-        if not head:
-            raise CheckpointError(
-                f"A checkpoint must hold tensors; {str(path)!r} is empty. Download it again."
-            )
         if path.suffix == ".safetensors" or head[8:9] == b"{":
             from safetensors.torch import load_file
 
             return load_file(path, device="cpu")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
     except Exception as error:
         if _was_refused(error):
             raise CheckpointError(
                 f"A checkpoint must hold tensors only; {str(path)!r} needs code to be unpickled "
                 f"and was refused, because that code could do anything. {_CONVERT}"
             ) from error
+        reason = "the file is empty" if not path.stat().st_size else _first_line(error)
         raise CheckpointError(
             f"A checkpoint must be a whole safetensors or torch file; {str(path)!r} cannot be "
-            f"read ({type(error).__name__}: {_first_line(error)}). Download it again."
+            f"read ({type(error).__name__}: {reason}). Download it again."
         ) from error
 
 

@@ -32,7 +32,8 @@ def precision(compute: ComputeDtype, device_type: str) -> Iterator[None]:
     """Run a block at a compute precision, whatever the process-wide flags say.
 
     'fp32' means IEEE: TF32 and reduced-precision kernels are off, on CUDA and in oneDNN.
-    'bf16' and 'fp16' autocast, so that sums and norms stay in float32.
+    'bf16' and 'fp16' autocast, so that sums and norms stay in float32. The flags belong to the
+    process: two threads must not be in such blocks of different precision at once.
 
     Raises:
         OptionError: If the device does not have this precision.

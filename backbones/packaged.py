@@ -49,8 +49,6 @@ def open_backbone(request: Request) -> TorchBackbone:
 
     architecture = request.facts["architecture"]
     if request.checkpoint is not None:
-        return build_from_file(
-            request, architecture, request.checkpoint, request.renamer or "none"
-        )
+        return build_from_file(request, architecture, request.checkpoint, request.renamer or "none")
     path = packaged_file(request.name, request.facts)
     return build_from_file(request, architecture, path, request.facts["renamer"])

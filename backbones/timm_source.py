@@ -7,8 +7,6 @@ nor its digest can end up in a feature set.
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,27 +14,29 @@ from typing import Any
 
 import timm
 import torch
-from timm.data import resolve_data_config
 from torch import nn
 
 from featcache.backbones.checkpoint import read_checkpoint
 from featcache.backbones.renamers import get_renamer
 from featcache.backbones.request import Request
+from featcache.backbones.timm_config import (
+    classifier_names,
+    config_of,
+    hub_config,
+    hub_errors,
+    is_clip,
+    tagged,
+    transform_of,
+)
 from featcache.backbones.torch_backbone import Tap, TorchBackbone
-from featcache.backbones.transforms import PilTransform, with_overrides
+from featcache.backbones.transforms import PilTransform
 from featcache.backbones.weights import weights_digest
 from featcache.digest import Json
-from featcache.errors import BackboneError, UnknownNameError
-from featcache.spec import BackboneIdentity, TransformSpec
+from featcache.errors import BackboneError
+from featcache.spec import BackboneIdentity
 
 RANDOM_SEED = 0
 """Seed of `random:` networks; a new value would need a new scheme name."""
-
-_CLASS_COUNTS = frozenset({1000, 1001, 11221, 11821, 21841, 21842, 21843})
-"""Outputs of ImageNet-1k, -12k, -21k heads: never the width of a CLIP projection."""
-
-_CLIP_TOWERS = ("clip", "pe_core")
-"""In the name of every timm network whose head is an image-text projection."""
 
 
 def open_backbone(request: Request) -> TorchBackbone:
@@ -55,14 +55,14 @@ def open_backbone(request: Request) -> TorchBackbone:
         request.refuse_checkpoint("its weights come from the hub")
     if request.checkpoint is not None:
         return build_from_file(request, name, request.checkpoint, request.renamer or "none")
-    config = _hub_config(name) if scheme == "hf-hub" else _config(name)
-    transform, arguments = _transform(request, config)
+    config = hub_config(name) if scheme == "hf-hub" else config_of(name)
+    transform, arguments = transform_of(request, config)
     if scheme == "random":
-        module = _random(name, arguments, keep_head=_is_clip(name, config))
+        module = _random(name, arguments, keep_head=is_clip(name, config))
         options: dict[str, Json] = {"seed": RANDOM_SEED}
     else:
         module = _pretrained(request.source if scheme == "hf-hub" else name, arguments, config)
-        options = {"pretrained": _tagged(config) if scheme == "timm" else name}
+        options = {"pretrained": tagged(config) if scheme == "timm" else name}
     head = _head_tap(name, config, module)
     return _assemble(request, module, transform, head, options | arguments)
 
@@ -78,12 +78,12 @@ def build_from_file(request: Request, name: str, path: Path, renamer: str) -> To
         UnknownNameError: If timm has no such architecture, or there is no such renamer.
         OptionError: If the transform asked for cannot be carried out.
     """
-    config = _config(name)
-    transform, arguments = _transform(request, config)
+    config = config_of(name)
+    transform, arguments = transform_of(request, config)
     arguments |= get_renamer(renamer).model_args.get(name.partition(".")[0], {})
     module = _create(name, arguments)
     checkpoint = read_checkpoint(path, renamer, module)
-    classifiers = _names(config.get("classifier"))
+    classifiers = classifier_names(config.get("classifier"))
     weight = checkpoint.tensors.get(f"{classifiers[0]}.weight") if classifiers else None
     with _own_random_state():
         if weight is None:
@@ -154,94 +154,24 @@ def _has_class_token(module: Any) -> bool:  # noqa: ANN401
     return has_token and norm is not None and not isinstance(norm, nn.Identity)
 
 
-def _has_head(module: Any) -> bool:  # noqa: ANN401
-    return int(module.num_classes) > 0
-
-
 def _head_tap(name: str, config: Mapping[str, Any], module: Any) -> str | None:  # noqa: ANN401
-    if not _has_head(module):
+    if not module.num_classes:
         return None
-    return "projection" if _is_clip(name, config | {"num_classes": module.num_classes}) else "logits"
+    is_projection = is_clip(name, {**config, "num_classes": module.num_classes})
+    return "projection" if is_projection else "logits"
 
 
-def _is_clip(name: str, config: Mapping[str, Any]) -> bool:
-    classes = config.get("num_classes") or 0
-    is_tower = any(part in name for part in _CLIP_TOWERS)
-    return is_tower and classes > 0 and classes not in _CLASS_COUNTS
-
-
-def _config(name: str) -> dict[str, Any]:
-    """Return timm's data on an architecture and tag.
-
-    Raises:
-        UnknownNameError: If timm does not know them; the message gives the nearest.
-    """
-    architecture, _, tag = name.partition(".")
-    known = timm.is_model(architecture)
-    if known and (not tag or name in timm.list_pretrained(f"{architecture}.*")):
-        config: dict[str, Any] = timm.get_pretrained_cfg(name).to_dict()
-        return config
-    pool = timm.list_pretrained(f"{architecture}.*") if known else timm.list_models()
-    near = difflib.get_close_matches(name if known else architecture, pool, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(repr(item) for item in near)}? " if near else ""
-    raise UnknownNameError(
-        f"timm must have the model; it does not have {name!r}. {hint}"
-        "List them with: python -c \"import timm; print(*timm.list_pretrained())\""
-    )
-
-
-def _hub_config(name: str) -> dict[str, Any]:
-    with _hub_errors(f"hf-hub:{name}"), torch.device("meta"):
-        module = timm.create_model(f"hf-hub:{name}", pretrained=False)
-    return dict(module.pretrained_cfg)
-
-
-def _transform(request: Request, config: Mapping[str, Any]) -> tuple[PilTransform, dict[str, Json]]:
-    """Return the transform, and the arguments that make the network fit its size."""
-    spec = _native_transform(request.name, config)
-    native = spec.crop
-    for overrides in (request.facts.get("transform", {}), request.transform_overrides):
-        spec = with_overrides(spec, overrides)
-    transform = PilTransform(spec)
-    _, height, width = transform.input_shape
-    if (height, width) == (native, native) or not config.get("fixed_input_size"):
-        return transform, {}
-    return transform, {"img_size": height if height == width else [height, width]}
-
-
-def _native_transform(name: str, config: Mapping[str, Any]) -> TransformSpec:
-    data = resolve_data_config(pretrained_cfg=dict(config))
-    channels, height, width = data["input_size"]
-    if channels != 3 or height != width or data["crop_mode"] == "border":
-        raise BackboneError(
-            f"A backbone must take square RGB images, cropped or squashed; {name!r} takes "
-            f"{data['input_size']} with crop mode {data['crop_mode']!r}. Wrap it in a factory of "
-            "your own with a transform: --backbone package.module:factory"
-        )
-    # floor of a float quotient, as timm's own evaluation transform does
-    scaled = math.floor(height / data["crop_pct"])
-    squash = data["crop_mode"] == "squash"
-    return TransformSpec(
-        resize=(scaled, scaled) if squash else scaled,
-        resize_mode="squash" if squash else "shorter",
-        crop=height,
-        interpolation=data["interpolation"],
-        mean=tuple(data["mean"]),
-        std=tuple(data["std"]),
-    )
-
-
-def _pretrained(name: str, arguments: Mapping[str, Json], config: Mapping[str, Any]) -> nn.Module:
+def _pretrained(name: str, arguments: Mapping[str, Json], config: Mapping[str, Any]) -> Any:  # noqa: ANN401
     if not any(config.get(key) for key in ("hf_hub_id", "url", "file", "state_dict")):
         raise BackboneError(
             f"timm must have weights for a pretrained backbone; it has none for {name!r}. "
             f"Give them with --checkpoint FILE, or take untrained ones: random:{name}"
         )
-    with _hub_errors(name):
+    with hub_errors(name):
         return _create(name, arguments, pretrained=True)
 
 
-def _random(name: str, arguments: Mapping[str, Json], *, keep_head: bool) -> nn.Module:
+def _random(name: str, arguments: Mapping[str, Json], *, keep_head: bool) -> Any:  # noqa: ANN401
     """Build an untrained network; of its heads only a CLIP tower's projection stays."""
     return _create(name, dict(arguments) if keep_head else {**arguments, "num_classes": 0})
 
@@ -263,30 +193,5 @@ def _create(name: str, arguments: Mapping[str, Json], *, pretrained: bool = Fals
 def _own_random_state() -> Iterator[None]:
     """Seed torch for initialisation and put the global state back, CUDA's untouched."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(RANDOM_SEED)
+        torch.default_generator.manual_seed(RANDOM_SEED)
         yield
-
-
-@contextmanager
-def _hub_errors(name: str) -> Iterator[None]:
-    try:
-        yield
-    except BackboneError:
-        raise
-    except Exception as error:
-        reason = (str(error).splitlines() or ["no message"])[0]
-        raise BackboneError(
-            f"The weights of {name!r} must be downloaded once from the hub (or be in its local "
-            f"cache); got {type(error).__name__}: {reason[:200]}. Check the network, or give "
-            "a file: --backbone timm:ARCH --checkpoint FILE"
-        ) from error
-
-
-def _tagged(config: Mapping[str, Any]) -> str:
-    return f"{config['architecture']}.{config['tag']}" if config.get("tag") else config["architecture"]
-
-
-def _names(classifier: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    if classifier is None:
-        return ()
-    return (classifier,) if isinstance(classifier, str) else tuple(classifier)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import numpy as np
 from PIL import Image
@@ -108,7 +108,9 @@ def with_overrides(spec: TransformSpec, overrides: Mapping[str, Json]) -> Transf
                 f"A transform option must be one of {', '.join(allowed)}; got {name!r}. "
                 f"{hint}Correct the protocol."
             )
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in overrides.items()}
+    values: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in overrides.items()
+    }
     changed = dataclasses.replace(spec, **values)
     _check(changed)
     return changed

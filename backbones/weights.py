@@ -29,4 +29,4 @@ def weights_digest(module: torch.nn.Module) -> str:
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
     """Return the raw bytes in row-major order; bfloat16 and scalars included."""
     flat = tensor.detach().to("cpu").contiguous().reshape(-1)  # (numel,)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data

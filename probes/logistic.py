@@ -11,9 +11,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,14 +20,13 @@ from numpy.typing import NDArray
 
 from featcache.errors import OptionError
 from featcache.probes.arrays import BLOCK_BYTES, Features, check_features, check_labels, to_float64
+from featcache.probes.lbfgs import Problem, descend
 
 if TYPE_CHECKING:
     import torch
 
-_MEMORY = 10  # curvature pairs: scipy's L-BFGS-B default, so scikit-learn's too
-_ARMIJO = 1e-4  # sufficient decrease: Nocedal & Wright, eq. 3.4
-_TRIALS = 40  # step halvings before a problem counts as stalled
-_FLOAT64_VALUES = 1 << 27  # up to 1 GiB of features is solved in float64
+_FLOAT64_VALUES = 1 << 27  # up to 1 GiB of features is solved in float64, more in float32
+_FLOAT32_TOL = 1e-5  # what float32 gradients can still resolve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +55,7 @@ def fit_path(
     labels: NDArray[np.int64],
     strengths: Sequence[float],
     *,
-    tol: float = 1e-5,
+    tol: float = 1e-6,
     max_iter: int = 1000,
     device: str = "cpu",
 ) -> LogisticPath:
@@ -72,7 +70,8 @@ def fit_path(
         labels: Shape (N,), class indices from 0, in any subset.
         strengths: The K values of C, each positive; larger is a weaker penalty.
         tol: Converged when max |gradient| <= tol · min(1, objective), for features centred and
-            scaled to unit mean square norm. 1e-5 brings the objective to about 1e-7 relative.
+            scaled to unit mean square norm. 1e-6 brings the objective to about 1e-9 relative.
+            Sets too large for float64 use 1e-5 at least.
         max_iter: Accepted steps per strength.
         device: Torch device that holds the features and does the passes.
 
@@ -95,9 +94,10 @@ def fit_path(
     data = _Design(features, codes, len(classes), device)
     penalties = [1 / (c * len(features) * data.scale**2) for c in strengths]
     # 1/L for the curvature's bound: ½ (bias² + mean ‖x‖²) of the softmax, both 1, and the L2
-    problems = [_Problem(data.start(), penalty, 1 / (1 + penalty)) for penalty in penalties]
-    _descend(data, problems, tol=tol, max_iter=max_iter)
-    return _collect(data, problems, strengths, classes, tol)
+    problems = [Problem(data.start(), 1 / (1 + penalty)) for penalty in penalties]
+    tol = tol if data.dtype == data.exact else max(tol, _FLOAT32_TOL)
+    descend(data.value_and_grad, problems, penalties, tol=tol, max_iter=max_iter)
+    return _collect(data, problems, penalties, strengths, classes, tol)
 
 
 class _Design:
@@ -112,7 +112,8 @@ class _Design:
         n_rows, self.dim = features.shape
         self.n_rows, self.n_classes, self.device = n_rows, n_classes, device
         is_small = features.size <= _FLOAT64_VALUES
-        self.dtype = torch.float64 if is_small else torch.float32
+        self.exact = torch.float64
+        self.dtype = self.exact if is_small else torch.float32
         total, square = np.zeros(self.dim), 0.0
         for rows in self._slices(self.dim):
             total += to_float64("features", features[rows]).sum(axis=0)
@@ -152,12 +153,13 @@ class _Design:
         """Return the objectives (A,), float64, and gradients (A, D + 1, C) of A problems."""
         torch, (count, _, width) = self._torch, theta.shape
         weights = theta[:, :-1].transpose(0, 1).reshape(self.dim, count * width)  # (D, A C)
+        bias = theta[:, -1].reshape(-1)  # (A C,)
         loss = torch.zeros(count, dtype=torch.float64, device=self.device)
         grad = torch.zeros(self.dim, count * width, dtype=theta.dtype, device=self.device)
         grad_bias = torch.zeros(count, width, dtype=theta.dtype, device=self.device)
         for rows in self._slices(max(count * width, self.dim)):
             x = self._rows(rows, theta.dtype)  # (B, D)
-            logits = (x @ weights).view(-1, count, width) + theta[:, -1]  # (B, A, C)
+            logits = torch.addmm(bias, x, weights).view(-1, count, width)  # (B, A, C)
             target = self._codes[rows, None, None].expand(-1, count, 1)
             logits -= logits.amax(dim=2, keepdim=True)
             own = logits.gather(2, target).squeeze(2)
@@ -177,92 +179,10 @@ class _Design:
         return loss / self.n_rows + 0.5 * penalties * square, full
 
 
-@dataclass(slots=True)
-class _Problem:
-    """One strength's iterate, curvature pairs and line search."""
-
-    theta: torch.Tensor
-    penalty: float
-    step: float
-    loss: float = float("inf")
-    grad: torch.Tensor | None = None
-    direction: torch.Tensor | None = None
-    slope: float = 0.0
-    iterations: int = 0
-    trials: int = 0
-    pairs: deque[tuple[torch.Tensor, torch.Tensor, float]] = field(
-        default_factory=lambda: deque(maxlen=_MEMORY)
-    )
-
-    def trial(self) -> torch.Tensor:
-        """Return the point to evaluate in the next pass."""
-        return self.theta if self.direction is None else self.theta + self.step * self.direction
-
-    def learn(self, loss: float, grad: torch.Tensor, noise: float) -> None:
-        """Take the step if the loss fell enough, else shorten it for the next pass."""
-        if self.grad is None or self.direction is None:
-            self.loss, self.grad = loss, grad
-        elif loss <= self.loss + _ARMIJO * self.step * self.slope + noise * abs(self.loss):
-            move, bend = self.step * self.direction, grad - self.grad
-            curvature = float((move * bend).sum())
-            if curvature > 1e-16 * float(bend.square().sum()):
-                self.pairs.append((move, bend, curvature))
-            self.theta = self.theta + move
-            self.loss, self.grad, self.step = loss, grad, 1.0
-            self.iterations, self.trials = self.iterations + 1, 0
-        else:
-            # the parabola through loss, slope and the trial's loss, kept within [0.1, 0.5]
-            rise = loss - self.loss - self.step * self.slope
-            ratio = -self.slope * self.step / (2 * rise) if np.isfinite(rise) else 0.1
-            self.step *= min(max(ratio, 0.1), 0.5)
-            self.trials += 1
-            return
-        self._turn(grad)
-
-    def _turn(self, grad: torch.Tensor) -> None:
-        """Set the L-BFGS direction -H∇ by the two-loop recursion over the pairs."""
-        direction, weights = -grad, []
-        for move, bend, curvature in reversed(self.pairs):
-            weight = (move * direction).sum() / curvature
-            direction = direction - weight * bend
-            weights.append(weight)
-        if self.pairs:
-            _, bend, curvature = self.pairs[-1]
-            direction = direction * (curvature / bend.square().sum())
-        for (move, bend, curvature), weight in zip(self.pairs, reversed(weights), strict=True):
-            direction = direction + (weight - (bend * direction).sum() / curvature) * move
-        self.direction, self.slope = direction, float((direction * grad).sum())
-        if self.slope >= 0:  # rounding spoilt the pairs: start again from steepest descent
-            self.pairs.clear()
-            self.direction, self.slope = -grad, -float(grad.square().sum())
-
-
-def _descend(data: _Design, problems: list[_Problem], *, tol: float, max_iter: int) -> None:
-    """Run all problems to their optimum; one pass evaluates every problem still active."""
-    import torch
-
-    active = problems
-    noise = 8 * torch.finfo(data.dtype).eps
-    while active:
-        penalties = torch.tensor(
-            [item.penalty for item in active], dtype=torch.float64, device=data.device
-        )
-        losses, grads = data.value_and_grad(torch.stack([p.trial() for p in active]), penalties)
-        for problem, loss, grad in zip(active, losses.tolist(), grads, strict=True):
-            problem.learn(loss, grad, noise)
-        active = [
-            item
-            for item in active
-            if item.grad is not None
-            and float(item.grad.abs().max()) > tol * min(1.0, item.loss)
-            and item.iterations < max_iter
-            and item.trials < _TRIALS
-        ]
-
-
 def _collect(
     data: _Design,
-    problems: list[_Problem],
+    problems: list[Problem],
+    penalties: list[float],
     strengths: Sequence[float],
     classes: NDArray[np.int64],
     tol: float,
@@ -273,9 +193,9 @@ def _collect(
     n = len(problems)
     weights = np.empty((n, data.dim, data.n_classes))
     biases, objective, grad_norm = np.empty((n, data.n_classes)), np.empty(n), np.empty(n)
-    for row, problem in enumerate(problems):
+    for row, (problem, number) in enumerate(zip(problems, penalties, strict=True)):
         theta = problem.theta.to(torch.float64)
-        penalty = torch.tensor([problem.penalty], dtype=torch.float64, device=data.device)
+        penalty = torch.tensor([number], dtype=torch.float64, device=data.device)
         value, grad = data.value_and_grad(theta[None], penalty)
         objective[row], grad_norm[row] = float(value), float(grad.abs().max())
         solved = theta.cpu().numpy()

@@ -33,7 +33,7 @@ class LinearOptions:
     """Share of each class of train on which the strength is chosen."""
     standardise: Standardise = "zscore"
     """`zscore`: train mean and deviation per dimension; `l2`: unit rows; `none`: as stored."""
-    tol: float = 1e-5
+    tol: float = 1e-6
     max_iter: int = 1000  # CLIP and dinov2 log_regression.py
 
     def __post_init__(self) -> None:

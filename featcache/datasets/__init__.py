@@ -1,0 +1,1 @@
+"""Ordered samples with ids, labels and a reader of images, from many sources."""

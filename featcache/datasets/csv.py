@@ -139,19 +139,21 @@ def _check(file: Path, rows: list[_Row], columns: list[str], folder: str) -> Non
     for column in COLUMNS:
         empty = [row.line for row in rows if column in columns and not getattr(row, column)]
         if empty:
+            article = "an" if column == "id" else "a"
             raise DatasetError(
-                f"Each row must have a {column}; {str(file)!r} has none in {_lines(empty)}. "
+                f"Each row must have {article} {column}; {str(file)!r} has none in "
+                f"{_lines(empty)}. "
                 "Fill them in, or leave the rows out."
             )
     first: dict[str, int] = {}
     for row in rows:
         if (line := first.setdefault(row.id, row.line)) != row.line:
             raise DatasetError(
-                f"Each row must have an id of its own; {str(file)!r} has {row.id!r} in lines {line} "
-                f"and {row.line}. Remove one, or add an `id` column."
+                f"Each row must have an id of its own; {str(file)!r} has {row.id!r} in lines "
+                f"{line} and {row.line}. Remove one, or add an `id` column."
             )
     images = (os.path.join(folder, row.path) for row in rows)  # noqa: PTH118
-    if not any(os.path.exists(image) for image in images):
+    if not any(map(os.path.exists, images)):
         raise DatasetError(
             f"The images of a table must exist; none of the {len(rows)} in {str(file)!r} does, the "
             f"first would be {os.path.join(folder, rows[0].path)!r}. "  # noqa: PTH118

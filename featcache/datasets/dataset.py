@@ -20,7 +20,7 @@ NO_LABEL = -1
 
 
 class DigestMemo(Protocol):
-    """Remembers content digests of files by (path, size, mtime), so that unchanged ones are free."""
+    """Remembers digests of files by (path, size, mtime), so that unchanged ones are free."""
 
     def file_digest(self, path: str) -> str:
         """Return the BLAKE3 of the file at `path`, hex; '' if it cannot be read."""

@@ -102,7 +102,8 @@ def _decode_stream(stream: IO[bytes]) -> Image.Image:
             if (pixels := image.width * image.height) > MAX_PIXELS:
                 raise UnreadableImageError(_bomb_reason(pixels))  # noqa: TRY301
             image.load()
-            rgb, turn = _rgb(image), _UPRIGHT.get(_orientation(image))
+            turn = _UPRIGHT.get(_orientation(image))
+            rgb = _rgb(image) if turn is None else _rgb(image).transpose(turn)
     except UnreadableImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -114,8 +115,6 @@ def _decode_stream(stream: IO[bytes]) -> Image.Image:
         raise UnreadableImageError("too large for the memory") from error
     except Exception as error:  # PIL's plug-ins raise anything on bad bytes
         raise UnreadableImageError(_decoder_reason(error)) from error
-    if turn is not None:
-        rgb = rgb.transpose(turn)
     rgb.info = {}
     return rgb
 
@@ -129,7 +128,7 @@ def _formats() -> tuple[str, ...]:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001  broken metadata says nothing about the pixels
+    except Exception:  # broken metadata says nothing about the pixels
         return 1
 
 
@@ -139,6 +138,8 @@ def _rgb(image: Image.Image) -> Image.Image:
         return _from_integers(image)
     if image.mode == "F":
         raise UnreadableImageError("float pixels have no defined range; convert to 8 or 16 bit")
+    if image.mode == "LAB":  # some versions of PIL convert it, others refuse
+        raise UnreadableImageError("LAB pixels are not supported; convert to RGB")
     if image.has_transparency_data:
         return _over_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")

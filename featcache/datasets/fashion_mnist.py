@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +37,11 @@ def open_fashion_mnist(rest: str) -> Dataset:
     Raises:
         DatasetError: If no folder holds the files.
     """
-    folders = list(_folders(rest))
-    for folder in folders:
-        if all(_find(folder, f"{stem}-images-idx3-ubyte") for stem in _STEMS.values()):
-            return LoadedDataset("fashion-mnist", tuple(_STEMS), lambda split: _split(split, folder))
+    folders = _folders(rest)
+    names = [f"{stem}-images-idx3-ubyte" for stem in _STEMS.values()]
+    found = [folder for folder in folders if all(_find(folder, name) for name in names)]
+    if found:
+        return LoadedDataset("fashion-mnist", tuple(_STEMS), lambda split: _split(split, found[0]))
     raise DatasetError(
         "The files of Fashion-MNIST must be in one of "
         f"{', '.join(repr(str(folder)) for folder in folders)}; none holds "
@@ -50,14 +50,10 @@ def open_fashion_mnist(rest: str) -> Dataset:
     )
 
 
-def _folders(rest: str) -> Iterator[Path]:
+def _folders(rest: str) -> list[Path]:
     root = Path(rest).expanduser() if rest else data_root()
-    if rest:
-        yield root
-    if root is not None:
-        yield root / "FashionMNIST" / "raw"
-    if not rest:
-        yield DEBIAN_FOLDER
+    below = [root / "FashionMNIST" / "raw"] if root is not None else []
+    return [Path(rest).expanduser(), *below] if rest else [*below, DEBIAN_FOLDER]
 
 
 def _find(folder: Path, name: str) -> Path | None:

@@ -10,9 +10,23 @@ from dataclasses import dataclass, field
 from featcache.errors import DatasetError
 
 EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib")
-    + (".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpf", ".jpx")
-    + (".avif", ".heic", ".heif", ".ico", ".qoi", ".pcx", ".sgi", ".dds", ".psd")
+    [
+        *(
+            ".jpg",
+            ".jpeg",
+            ".jpe",
+            ".jfif",
+            ".mpo",
+            ".png",
+            ".apng",
+            ".webp",
+            ".gif",
+            ".bmp",
+            ".dib",
+        ),
+        *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpf", ".jpx"),
+        *(".avif", ".heic", ".heif", ".ico", ".qoi", ".pcx", ".sgi", ".dds", ".psd"),
+    ]
 )
 """What counts as an image, in any case; one that cannot be decoded becomes a row with a reason."""
 

@@ -100,9 +100,9 @@ def path_name(rest: str, *, is_file: bool = False) -> str:
 
 
 def text_id(path: str) -> str:
-    """Return a path from the file system as an id that is valid text.
+    r"""Return a path from the file system as an id that is valid text.
 
-    Bytes that are not UTF-8 are written as `\\xNN`.
+    Bytes that are not UTF-8 are written as `\xNN`.
     """
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 

@@ -89,7 +89,7 @@ def _split(name: str, folder: Path) -> Split:
     return Split(
         dataset="textures",
         name=name,
-        ids=tuple(f"{label}/{i:02d}" for label in PHOTOGRAPHS for i in range(per_class)),
+        ids=tuple(f"{label}/{name}-{i:02d}" for label in PHOTOGRAPHS for i in range(per_class)),
         labels=np.repeat(np.arange(len(PHOTOGRAPHS), dtype=np.int64), per_class),
         class_names=tuple(PHOTOGRAPHS),
         images=ArrayImages(patches[name].reshape(-1, PATCH, PATCH, 3), digest),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from featcache.digest import Json, sha256_json
 from featcache.errors import OptionError, ProtocolError, StoreError
 from featcache.spec import ExtractionSpec, explain
-from featcache.store.cache import Cache, Stored
+from featcache.store.cache import Cache, Stored, slug
 
 WHOLE = "all"
 """Split of a dataset that has only one; a probe that needs two carves them out of it."""
@@ -151,7 +151,14 @@ def _missing(
     protocol: str,
 ) -> str:
     splits = cache.splits(role.dataset, backbone)
-    got = f"it has splits {', '.join(sorted(splits))}" if splits else "it has none"
+    others = sorted(
+        {one.spec.backbone.name for one in cache.stored(f"{slug(role.dataset)}/*/*") if one.sealed}
+    )
+    got = "it has none"
+    if splits:
+        got = f"it has splits {', '.join(sorted(splits))}"
+    elif others:
+        got = f"it has those of {', '.join(others)}"
     with_tap = f" at tap {tap!r}" if tap else ""
     return (
         f"The cache {cache.root} must hold a sealed feature set of {role.dataset}/{role.split} by "

@@ -17,7 +17,9 @@ def brute(train, labels, queries, k, temperature, own=None):
         cosine[np.arange(len(own)), own] = -np.inf
     near = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
     weights = np.exp(np.take_along_axis(cosine, near, 1) / temperature)
-    votes = [np.bincount(labels[n], w, labels.max() + 1) for n, w in zip(near, weights, strict=True)]
+    votes = [
+        np.bincount(labels[n], w, labels.max() + 1) for n, w in zip(near, weights, strict=True)
+    ]
     return np.array(votes) / weights.sum(axis=1, keepdims=True)
 
 
@@ -39,9 +41,7 @@ def test_a_huge_temperature_is_the_uniform_vote_of_scikit_learn(make_clusters):
     shares = oracle.predict_proba(queries)
     is_clear = np.diff(np.sort(shares, axis=1)[:, -2:], axis=1)[:, 0] > 0
     got = knn_classify(train, labels, queries, k=[15], temperature=1e9)[15]
-    np.testing.assert_array_equal(
-        got.predictions[is_clear], oracle.predict(queries)[is_clear]
-    )
+    np.testing.assert_array_equal(got.predictions[is_clear], oracle.predict(queries)[is_clear])
     np.testing.assert_allclose(got.confidences, shares.max(axis=1), rtol=1e-6)
 
 
@@ -93,7 +93,9 @@ def test_equal_neighbours_are_taken_by_row_index(k):
 
 
 def test_duplicates_that_tie_at_k_are_taken_by_row_index_in_blocks(monkeypatch, make_clusters):
-    monkeypatch.setattr(neighbours, "row_blocks", lambda n, _: (slice(i, i + 7) for i in range(0, n, 7)))
+    monkeypatch.setattr(
+        neighbours, "row_blocks", lambda n, _: (slice(i, i + 7) for i in range(0, n, 7))
+    )
     rows, _ = make_clusters(10, 16, 2)
     _, found = nearest_rows(np.tile(rows, (5, 1)), rows, k=3)
     np.testing.assert_array_equal(found, np.arange(10)[:, None] + [0, 10, 20])

@@ -48,7 +48,9 @@ def test_every_strength_reaches_the_optimum_of_scikit_learn(make_clusters, n, di
         got = (queries @ path.weights[i] + path.biases[i]).argmax(axis=1)
         margin = np.sort(fitted.predict_proba(queries), axis=1)
         is_clear = margin[:, -1] - margin[:, -2] > 1e-3
-        np.testing.assert_array_equal(path.classes[got][is_clear], fitted.predict(queries)[is_clear])
+        np.testing.assert_array_equal(
+            path.classes[got][is_clear], fitted.predict(queries)[is_clear]
+        )
 
 
 def test_one_fit_of_many_strengths_equals_many_fits_of_one(make_clusters):
@@ -115,6 +117,16 @@ def test_large_sets_are_solved_in_float32_blocks_to_the_same_optimum(make_cluste
     np.testing.assert_allclose(got.objective, expected.objective, rtol=1e-3)
     got = fit_path(x, y, [1e-3, 0.1])
     np.testing.assert_allclose(got.objective, expected.objective, rtol=1e-6)
+
+
+def test_float32_gives_up_when_rounding_stops_it(make_clusters, monkeypatch):
+    monkeypatch.setattr(logistic, "_FLOAT64_VALUES", 0)
+    x, y = make_clusters(200, 30, 4, spread=2)
+    path = fit_path(x, y, [1e6])
+    assert not path.converged[0]
+    assert path.iterations[0] < 500
+    got = (x @ path.weights[0] + path.biases[0]).argmax(axis=1)
+    np.testing.assert_array_equal(got, y)
 
 
 def test_stopping_early_is_reported(make_clusters):

@@ -38,7 +38,9 @@ def columns(ranked):
 
 
 def test_rankings_are_scored_as_brute_force_does(make_clusters, monkeypatch):
-    monkeypatch.setattr(retrieval, "row_blocks", lambda n, _: (slice(i, i + 9) for i in range(0, n, 9)))
+    monkeypatch.setattr(
+        retrieval, "row_blocks", lambda n, _: (slice(i, i + 9) for i in range(0, n, 9))
+    )
     rows, labels = make_clusters(80, 6, 5, spread=0.4)
     labels[::7] = -1
     labels[5] = 99  # the only one of its class

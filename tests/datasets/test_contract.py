@@ -1,0 +1,147 @@
+"""What extraction may rely on, for every kind of dataset."""
+
+import csv
+import pickle
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from featcache.datasets.catalog import dataset_name, open_dataset
+from featcache.datasets.dataset import NO_LABEL, Dataset
+from featcache.datasets.memo import FileDigestMemo
+from featcache.digest import canonical_json
+from featcache.errors import DatasetError
+from tests.datasets.pictures import write
+from tests.datasets.test_embedded import clothes
+
+
+def folders(root: Path) -> str:
+    for seed, file in enumerate(("train/a/1.png", "train/b/2.jpg", "test/b/3.webp")):
+        write(root / "pets" / file, seed)
+    return f"imagefolder:{root / 'pets'}"
+
+
+def flat(root: Path) -> str:
+    write(root / "flat" / "1.png")
+    return f"imagefolder:{root / 'flat'}"
+
+
+def table(root: Path) -> str:
+    with (root / "birds.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("path", "label", "split"))
+        for seed in range(6):
+            write(root / f"{seed}.png", seed)
+            rows.writerow((f"{seed}.png", seed % 2, ("train", "test")[seed // 3]))
+    return f"csv:{root / 'birds.csv'}"
+
+
+def parquet(root: Path) -> str:
+    pytest.importorskip("datasets")
+    images = [{"bytes": write(root / f"{i}.png", i).read_bytes(), "path": None} for i in range(4)]
+    pq.write_table(pa.table({"image": images, "label": [0, 1, 0, 1]}), root / "bugs.parquet")
+    return f"hf:{root / 'bugs.parquet'}"
+
+
+def arrays(root: Path) -> str:
+    clothes(root / "MNIST" / "raw")
+    return f"torchvision:MNIST@{root}"
+
+
+def files(root: Path) -> str:
+    for i in range(10):
+        write(root / "eurosat" / "2750" / str(i) / "1.png", i)
+    return f"torchvision:EuroSAT@{root}"
+
+
+def fashion(root: Path) -> str:
+    return f"fashion-mnist@{clothes(root, pack=True)}"
+
+
+def textures(_root: Path) -> str:
+    pytest.importorskip("skimage")
+    return "textures"
+
+
+KINDS: dict[str, Callable[[Path], str]] = {
+    "folders": folders,
+    "flat": flat,
+    "csv": table,
+    "parquet": parquet,
+    "torchvision arrays": arrays,
+    "torchvision files": files,
+    "fashion-mnist": fashion,
+    "digits": lambda _root: "digits",
+    "textures": textures,
+    "part of digits": lambda _root: "digits?rows=30",
+    "part of folders": lambda root: f"{folders(root)}?rows=1",
+    "part of csv": lambda root: f"{table(root)}?rows=2",
+    "part of parquet": lambda root: f"{parquet(root)}?rows=3",
+}
+
+
+@pytest.fixture(params=KINDS)
+def source(request, tmp_path, monkeypatch):
+    if "parquet" in request.param:
+        datasets = pytest.importorskip("datasets")
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    return KINDS[request.param](tmp_path)
+
+
+def test_the_contract_holds(source):
+    data = open_dataset(source)
+    assert isinstance(data, Dataset)
+    assert data.name == dataset_name(source)
+    for name in data.splits:
+        split = data.load(name)
+        assert (split.dataset, split.name) == (data.name, name)
+        assert len(split) == len(split.ids) == len(set(split.ids)) == len(split.labels) > 0
+        assert all(isinstance(one, str) and one for one in split.ids)
+        assert split.labels.dtype == np.int64
+        assert NO_LABEL <= split.labels.min() <= split.labels.max() < max(1, len(split.class_names))
+        assert len(set(split.class_names)) == len(split.class_names)
+        assert len(split.images.digests(FileDigestMemo())) in (1, len(split))
+        for row in (0, len(split) - 1):
+            assert split.images.read(row).mode == "RGB"
+        canonical_json(split.facts)
+
+
+def test_two_opens_have_one_identity(source):
+    first, second = (open_dataset(source) for _ in range(2))
+    for name in first.splits:
+        one, other = (data.load(name).identity(FileDigestMemo()) for data in (first, second))
+        assert one == other
+        assert (one.name, one.split) == (first.name, name)
+
+
+def test_the_classes_are_shared_by_all_splits(source):
+    data = open_dataset(source)
+    assert len({data.load(name).class_names for name in data.splits}) == 1
+
+
+def test_a_reader_works_after_pickling(source):
+    data = open_dataset(source)
+    images = data.load(data.splits[0]).images
+    again = pickle.loads(pickle.dumps(images))
+    np.testing.assert_array_equal(np.asarray(again.read(0)), np.asarray(images.read(0)))
+    assert again.digests(FileDigestMemo()) == images.digests(FileDigestMemo())
+
+
+def test_a_split_that_is_not_there_is_refused(source):
+    with pytest.raises(DatasetError, match=r"must be one of .*; got 'nope'\. Choose one"):
+        open_dataset(source).load("nope")
+
+
+def _mode(images, row):
+    return images.read(row).mode
+
+
+def test_readers_work_in_a_spawned_process(tmp_path):
+    readers = [open_dataset(s).load("train").images for s in (folders(tmp_path), "digits?rows=30")]
+    with get_context("spawn").Pool(1) as pool:
+        assert pool.starmap(_mode, [(images, 0) for images in readers]) == ["RGB", "RGB"]

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import resources
+
+import pytest
+import yaml
+
+from featcache.errors import OptionError, UnknownNameError
+from featcache.probes.catalog import PROTOCOLS, entries
+from featcache.probes.options import KnnOptions, LinearOptions, OodOptions, parse_options
+from featcache.probes.protocol import Protocol, check, default_protocol, load_protocol
+from featcache.probes.tasks import TASKS
+from featcache.registry import Entry
+from featcache.spec import (
+    BackboneIdentity,
+    DatasetIdentity,
+    ExtractionSpec,
+    Numerics,
+    TransformSpec,
+)
+
+NAMES = ["clip-logreg@1", "dino-knn@1", "knn@1", "linear@1", "ood@1", "retrieval@1"]
+
+
+def spec_of(tap="cls", compute="fp32", **transform):
+    chosen = {"resize": 256, "crop": 224, **transform}
+    return ExtractionSpec(
+        dataset=DatasetIdentity(name="d", split="test", rows=1, fingerprint="", label_set=""),
+        backbone=BackboneIdentity(name="b", architecture="a", weights=""),
+        transform=TransformSpec(**chosen).to_json(),
+        tap=tap,
+        numerics=Numerics(compute=compute),
+    )
+
+
+def test_the_built_in_protocols_are_registered():
+    assert list(entries()) == NAMES
+    assert PROTOCOLS.names("*@1") == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_states_every_option_so_that_no_default_can_drift(name):
+    file = resources.files("featcache.probes.protocols") / f"{name}.yaml"
+    facts = yaml.safe_load(file.read_text(encoding="utf-8"))
+    protocol = load_protocol(name)
+    assert protocol.options == facts["options"]
+    assert protocol.note
+    assert protocol.citation
+    assert protocol.selection
+    assert callable(PROTOCOLS.load(name))
+    for row in protocol.published:
+        assert set(row) == {"dataset", "backbone", "metric", "value", "tolerance", "source"}
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_each_task_has_a_default_protocol_without_requirements(task):
+    protocol = default_protocol(task)
+    assert (protocol.name, protocol.task) == (f"{task}@1", task)
+    assert check(protocol, spec_of(tap="anything", compute="bf16", resize=32, crop=None)) == []
+
+
+def test_unknown_names_get_the_nearest():
+    with pytest.raises(UnknownNameError, match="Did you mean 'dino-knn@1'"):
+        load_protocol("dino-knn@2")
+    with pytest.raises(OptionError, match="Did you mean 'linear'"):
+        default_protocol("linaer")
+
+
+def test_dino_knn_names_each_mismatch():
+    protocol = load_protocol("dino-knn@1")
+    assert check(protocol, spec_of()) == []
+    assert check(protocol, spec_of(tap="pooled")) == []
+    assert check(protocol, spec_of(tap="patch_mean", compute="bf16", resize=224)) == [
+        "`tap` must be 'cls' or 'pooled'; got 'patch_mean'.",
+        "`transform.resize` must be 256; got 224.",
+        "`numerics.compute` must be 'fp32'; got 'bf16'.",
+    ]
+
+
+def test_clip_logreg_never_takes_projected_features():
+    protocol = load_protocol("clip-logreg@1")
+    assert check(protocol, spec_of(tap="preprojection")) == []
+    (mismatch,) = check(protocol, spec_of(tap="projection"))
+    assert mismatch == "`tap` must be 'preprojection' or 'pooled'; got 'projection'."
+
+
+def test_a_transform_without_the_field_is_a_mismatch():
+    spec = spec_of()
+    own = ExtractionSpec(
+        dataset=spec.dataset, backbone=spec.backbone, transform={"name": "mine"}, tap="cls"
+    )
+    found = check(load_protocol("dino-knn@1"), own)
+    assert "`transform.crop` must be 224; got None." in found
+
+
+def test_a_plug_in_brings_its_own_method_and_options():
+    facts = {"task": "knn", "options": {"anything": [1, 2]}}
+    protocol = Protocol.from_entry("mine@1", Entry("builtins:print", facts))
+    assert protocol.options == {"anything": [1, 2]}
+    assert protocol.runner == "builtins:print"
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"task": "knn", "options": {"temprature": 1}}, "Did you mean 'temperature'"),
+        ({"task": "ood", "options": {"head": {"tole": 1.0}}}, "'head.tole'. Did you mean 'tol'"),
+        ({"task": "knn", "options": {}, "notes": ""}, "Did you mean 'note'"),
+        ({"task": "knn", "options": {}, "requires": {"tap": []}}, "Did you mean 'taps'"),
+        ({"task": "knm", "options": {}}, "Did you mean 'knn'"),
+        ({"task": "knn"}, "lacks options"),
+    ],
+)
+def test_what_no_protocol_has_is_refused(facts, message):
+    with pytest.raises(OptionError, match=message):
+        Protocol.from_entry("mine@1", Entry("", facts))
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (LinearOptions, {"tol": "1e-6"}, "`tol` must be a number; got '1e-6'. In YAML write"),
+        (LinearOptions, {"strengths": []}, "at least one"),
+        (LinearOptions, {"strengths": [1.0, 0.1]}, "in increasing order"),
+        (LinearOptions, {"strengths": 3}, "`strengths` must be a list"),
+        (LinearOptions, {"held_out": 1}, "between 0 and 1, both excluded"),
+        (LinearOptions, {"max_iter": 2.5}, "a whole number"),
+        (LinearOptions, {"max_iter": 0}, "at least 1"),
+        (LinearOptions, {"standardise": "zscores"}, "Did you mean 'zscore'"),
+        (KnnOptions, {"k": [20, 0]}, "from 1; got"),
+        (KnnOptions, {"k": [20, 20]}, "distinct whole numbers"),
+        (KnnOptions, {"k": [5]}, "`primary_k` must be one of `k`"),
+        (KnnOptions, {"leave_one_out": 1}, "true or false"),
+        (KnnOptions, {"temperature": 0}, "`temperature` must be between 0"),
+        (OodOptions, {"detectors": ["msp", "odin"]}, "must be one of msp"),
+        (OodOptions, {"detectors": ["msp"]}, "`primary` must be one of msp; got 'knn'"),
+        (OodOptions, {"detectors": []}, "at least one"),
+        (OodOptions, {"head": 3}, "a name or a mapping"),
+    ],
+)
+def test_options_out_of_range_are_refused(kind, values, message):
+    with pytest.raises(OptionError, match=message):
+        parse_options(kind, values)
+
+
+def test_whole_numbers_stand_for_floats():
+    assert parse_options(LinearOptions, {"strengths": [1, 10]}).strengths == (1.0, 10.0)
+
+
+def test_listing_loads_nothing_heavy():
+    code = (
+        "import sys, featcache.probes.tasks, featcache.probes.catalog, featcache.probes.protocol\n"
+        "from featcache.probes.protocol import load_protocol\n"
+        "import featcache.statistics, featcache.probes.splits, featcache.probes.adapters\n"
+        "featcache.probes.catalog.PROTOCOLS.load('knn@1'); load_protocol('clip-logreg@1')\n"
+        "heavy = {'torch', 'faiss', 'sklearn', 'scipy', 'pandas', 'zarr'} & sys.modules.keys()\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
