@@ -52,7 +52,7 @@ def report(
 
 def show(board: Leaderboard, title: str = "Leaderboard") -> None:
     """Print a leaderboard as a table."""
-    from featcache.verbs.report import CAPTION, cell_text
+    from featcache.verbs.report import CAPTION, SUMMARY, cell_text, summary_cells
 
     if not board.rows:
         typer.echo("No results yet. Make some with: featcache probe --task knn …")
@@ -62,13 +62,11 @@ def show(board: Leaderboard, title: str = "Leaderboard") -> None:
         [
             row.backbone,
             *(cell_text(cell) for cell in row.cells),
-            f"{row.mean_rank:.2f}",
-            f"{row.extraction_s:.1f}",
-            f"{row.probe_s:.1f}",
+            *summary_cells(row),
         ]
         for row in board.rows
     ]
-    print_table(title, ["backbone", *heads, "mean rank", "extraction s", "probes s"], rows)
+    print_table(title, ["backbone", *heads, *SUMMARY], rows)
     typer.echo(CAPTION)
 
 
@@ -84,6 +82,7 @@ def board_json(board: Leaderboard) -> dict[str, object]:
                 "backbone": row.backbone,
                 "scores": [None if cell is None else cell.score for cell in row.cells],
                 "results": [None if cell is None else cell.id for cell in row.cells],
+                "mean_gap": row.mean_gap,
                 "mean_rank": row.mean_rank,
                 "extraction_seconds": row.extraction_s,
                 "probe_seconds": row.probe_s,

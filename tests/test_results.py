@@ -96,19 +96,20 @@ def save(store, backbone, task, score, created="2026-01-01", **changes):
     store.save(asked, outcome(score=score), how(created, extraction={backbone: 3.0}))
 
 
-def test_the_leaderboard_ranks_within_columns_and_averages_ties(store):
+def test_the_leaderboard_compares_within_columns_and_shares_ties(store):
     for backbone, knn, linear in (("a", 0.9, 0.5), ("b", 0.8, 0.5), ("c", 0.7, 0.9)):
         save(store, backbone, "knn", knn)
         save(store, backbone, "linear", linear)
     board = leaderboard(store.all())
     assert [(row.backbone, row.mean_rank) for row in board.rows] == [
-        ("a", 1.75),
         ("c", 2.0),
+        ("a", 1.75),
         ("b", 2.25),
     ]
+    assert [row.mean_gap for row in board.rows] == pytest.approx([0.1, 0.2, 0.25])
     assert [column.title for column in board.columns] == ["digits knn top1", "digits linear top1"]
-    assert board.rows[0].extraction_s == 3.0
-    assert board.rows[0].probe_s == 2.0
+    assert board.rows[1].extraction_s == 3.0
+    assert board.rows[1].probe_s == 2.0
 
 
 def test_a_backbone_with_a_missing_cell_is_not_ahead_of_a_complete_one(store):

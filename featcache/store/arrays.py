@@ -107,6 +107,7 @@ def _write(path: Path, values: NDArray[Any], attributes: dict[str, Json]) -> Non
         compressors=[ZstdCodec(level=3), Crc32cCodec()],
         attributes=attributes,
         overwrite=True,
+        config={"write_empty_chunks": True},  # a chunk of zeros is not a missing chunk
     )
     array[...] = values
 

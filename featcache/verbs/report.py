@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 from featcache.results import Result
 
@@ -30,6 +31,8 @@ class Row:
 
     backbone: str
     cells: tuple[Result | None, ...]
+    mean_gap: float
+    """Mean over the columns it has of how far its score is behind the best one there, in 0..1."""
     mean_rank: float
     """Mean over the columns it has of its rank there, ties averaged; 1 is best."""
     extraction_s: float
@@ -38,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaderboard:
-    """A table of results, best mean rank first."""
+    """A table of results, smallest mean gap first."""
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
@@ -48,8 +51,9 @@ def leaderboard(results: Sequence[Result]) -> Leaderboard:
     """Arrange results into a leaderboard.
 
     Of several results for one cell (another tap or precision, a changed dataset) the newest
-    stands. Rows are sorted by (cells that are missing, mean rank, name), so a backbone that
-    skipped a hard question is not ahead of one that answered it.
+    stands. Rows are sorted by (cells that are missing, mean gap, name), so a backbone that
+    skipped a hard question is not ahead of one that answered it. The gap weighs differences by
+    their size, where a rank counts a tenth of a point like fifty; both are shown.
 
     Args:
         results: Oldest first, as `ResultStore.all` gives them.
@@ -59,8 +63,8 @@ def leaderboard(results: Sequence[Result]) -> Leaderboard:
     rows = []
     for backbone in {name for name, _ in cells}:
         own = tuple(cells.get((backbone, column)) for column in columns)
-        ranks = [
-            _rank(one.score, [c.score for (_, at), c in cells.items() if at == column])
+        answered = [
+            (one.score, [c.score for (_, at), c in cells.items() if at == column])
             for one, column in zip(own, columns, strict=True)
             if one is not None
         ]
@@ -68,12 +72,13 @@ def leaderboard(results: Sequence[Result]) -> Leaderboard:
             Row(
                 backbone=backbone,
                 cells=own,
-                mean_rank=sum(ranks) / len(ranks),
+                mean_gap=mean([max(scores) - score for score, scores in answered]),
+                mean_rank=mean([_rank(score, scores) for score, scores in answered]),
                 extraction_s=_extraction_seconds(own),
                 probe_s=sum(one.record["how"]["seconds"] for one in own if one is not None),
             )
         )
-    rows.sort(key=lambda row: (row.cells.count(None), row.mean_rank, row.backbone))
+    rows.sort(key=lambda row: (row.cells.count(None), row.mean_gap, row.backbone))
     return Leaderboard(columns=columns, rows=tuple(rows))
 
 
@@ -82,7 +87,7 @@ def to_markdown(board: Leaderboard) -> str:
     if not board.rows:
         return "No results yet.\n"
     titles = [_escape(column.title) for column in board.columns]
-    head = ["backbone", *titles, "mean rank", "extraction s", "probes s"]
+    head = ["backbone", *titles, *SUMMARY]
     lines = [_line(head), _line([":--", *("--:" for _ in head[1:])])]
     for row in board.rows:
         lines.append(
@@ -90,20 +95,27 @@ def to_markdown(board: Leaderboard) -> str:
                 [
                     _escape(row.backbone),
                     *(cell_text(cell) for cell in row.cells),
-                    f"{row.mean_rank:.2f}",
-                    f"{row.extraction_s:.1f}",
-                    f"{row.probe_s:.1f}",
+                    *summary_cells(row),
                 ]
             )
         )
     return "\n".join([*lines, "", CAPTION, ""])
 
 
+SUMMARY = ("mean gap", "mean rank", "extraction s", "probes s")
+"""Headings of what is derived from a row's cells."""
+
 CAPTION = (
-    "Scores in %, with 95 % intervals over test samples. Mean rank: average over the columns of "
-    "the rank in each, ties averaged; 1 is best. Seconds: extraction of all feature sets used, "
-    "and of all probes."
+    "Scores in %, with 95 % intervals over test samples. Mean gap: points behind the best of each "
+    "column, averaged. Mean rank: rank in each column, averaged, ties shared. Seconds: extraction "
+    "of all feature sets used, and of all probes."
 )
+
+
+def summary_cells(row: Row) -> list[str]:
+    """Render what is derived from a row's cells, in the order of `SUMMARY`."""
+    gap, rank = f"{100 * row.mean_gap:.1f}", f"{row.mean_rank:.2f}"
+    return [gap, rank, f"{row.extraction_s:.1f}", f"{row.probe_s:.1f}"]
 
 
 def cell_text(cell: Result | None) -> str:

@@ -1,0 +1,165 @@
+"""The commands as a user types them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from featcache.cli.app import app
+from tests.cli.reference import TARGET, reference
+
+
+@pytest.fixture
+def run(cache):
+    def call(*words, code=0):
+        out = CliRunner().invoke(app, [*map(str, words), "--cache", str(cache.root)])
+        assert out.exit_code == code, (out.output, out.stderr)
+        return out
+
+    return call
+
+
+@pytest.fixture
+def digits(run):
+    run("extract", "--backbone", "pixels", "--dataset", "digits?rows=60")
+
+
+def words(task, *more):
+    return ("probe", "--task", task, "--backbone", "pixels", "--dataset", "digits-60", *more)
+
+
+def test_extract_probe_ls_and_report_work_together(run, digits, tmp_path):
+    again = run("extract", "--backbone", "pixels", "--dataset", "digits?rows=60")
+    assert again.stdout.count("already there") == 2
+    assert "top1" in run(*words("knn")).stdout
+    assert "already stored" in run(*words("knn")).stdout
+    run(*words("linear"))
+    assert "2 features" in run("ls", "features").stdout
+    assert "digits-60" in run("ls", "results", "*knn*").stdout
+    assert "pixels" in run("report").stdout
+    run("report", "--out", tmp_path / "board.md")
+    assert (tmp_path / "board.md").read_text().startswith("| backbone | digits-60 knn top1 |")
+
+
+def test_json_is_one_document_on_stdout(run, digits):
+    features = json.loads(run("ls", "features", "--json").stdout)
+    assert [one["split"] for one in features] == ["test", "train"]
+    result = json.loads(run(*words("knn", "--json")).stdout)
+    assert result["metrics"]["top1"] > 0.5
+    board = json.loads(run("report", "--json").stdout)
+    assert board["rows"][0]["backbone"] == "pixels"
+    info = json.loads(run("cache", "info", features[0]["key"], "--json").stdout)
+    assert info["sealed"]["rows"] == features[0]["rows"]
+
+
+def test_cache_verify_exits_1_when_a_byte_is_wrong(run, digits, cache):
+    assert "ok" in run("cache", "verify").stdout
+    shard = next(cache.root.rglob("features/c/0/0"))
+    data = bytearray(shard.read_bytes())
+    data[100] ^= 1
+    shard.write_bytes(data)
+    out = run("cache", "verify", code=1)
+    assert "DAMAGED" in out.stdout
+    assert "do not match their CRC-32C" in out.stdout
+
+
+def test_cache_explain_prints_the_fields_that_differ(run, digits):
+    keys = [one["key"] for one in json.loads(run("ls", "features", "--json").stdout)]
+    out = run("cache", "explain", *keys)
+    assert "dataset.split" in out.stdout
+    assert "backbone" not in out.stdout
+    assert "same key" in run("cache", "explain", keys[0], keys[0]).stdout
+
+
+@pytest.mark.parametrize("what", ["backbones", "datasets", "tasks", "protocols"])
+def test_ls_lists_names(run, what):
+    assert len(json.loads(run("ls", what, "--json").stdout)) >= 4
+    assert what in run("ls", what).stdout
+
+
+def test_ls_of_a_pattern_lists_only_what_matches(run):
+    names = [one["name"] for one in json.loads(run("ls", "backbones", "dino*", "--json").stdout)]
+    assert {"dino_vits16", "dinov2_vitb14"} <= set(names)
+    assert all(name.startswith("dino") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "message"),
+    [
+        (("extract", "--backbone", "pixls", "--dataset", "digits"), 2, "Did you mean 'pixels'"),
+        (("extract", "--backbone", "pixels", "--dataset", "imagefolder:/none"), 1, "/none"),
+        (("extract", "--dataset", "digits"), 2, "--backbone"),
+        (("probe", "--task", "knn", "--backbone", "b", "--dataset", "d"), 1, "featcache extract"),
+        (("ls", "backbone"), 2, "takes one of backbones"),
+        (("cache", "info", "ffff"), 2, "none does"),
+        (("cache", "verify", "ffff"), 2, "none does"),
+        (("extract", "--backbone", "pixels", "--dataset", "digits", "--device", "gpu"), 2,
+         "`device` must be usable"),
+        (("extract", "--backbone", "pixels", "--dataset", "digits", "--precision", "fp8"), 1,
+         "must be one of fp32"),
+    ],
+)  # fmt: skip
+def test_misuse_is_one_message_on_stderr_without_a_traceback(run, call, code, message):
+    out = run(*call, code=code)
+    assert message in out.stderr
+    assert "Traceback" not in out.output
+    assert out.stdout == ""
+
+
+def test_an_error_under_json_is_json_too(run):
+    out = run("extract", "--backbone", "pixls", "--dataset", "digits", "--json", code=2)
+    assert "Did you mean" in json.loads(out.stdout)["error"]
+
+
+def test_debug_shows_the_traceback(cache):
+    call = ["cache", "info", "ffff", "--debug", "--cache", str(cache.root)]
+    out = CliRunner().invoke(app, call)
+    assert out.exception is not None
+    assert "none does" in str(out.exception)
+
+
+def test_version_and_no_arguments(run):
+    out = CliRunner().invoke(app, ["--version"])
+    assert out.stdout.startswith("featcache ")
+    assert "quickstart" in CliRunner().invoke(app, []).output
+
+
+def test_the_reference_is_what_help_says():
+    assert TARGET.read_text(encoding="utf-8") == reference()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_keeps_what_is_done_and_the_next_run_resumes(cache, tmp_path):
+    (tmp_path / "slow_for_test.py").write_text(
+        "import time, torch\n"
+        "class Slow(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        time.sleep(0.05)\n"
+        "        return x.mean((2, 3))\n"
+        "def build(): return Slow()\n"
+    )
+    command = [
+        *(sys.executable, "-c", "from featcache.cli import main; main()", "extract"),
+        *("--backbone", "slow_for_test:build", "--dataset", "digits", "--split", "train"),
+        *("--batch-size", "8", "--cache", str(cache.root)),
+    ]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as run:
+        spool = None
+        while run.poll() is None and (spool is None or spool.stat().st_size < 2000):
+            spool = next(cache.root.rglob("spool/*.bin"), None)
+            time.sleep(0.02)
+        run.send_signal(signal.SIGINT)
+        assert run.stderr is not None
+        said = run.stderr.read()
+    assert run.returncode == 130, said
+    assert said.strip() == (
+        "error: Interrupted; what is done is kept. Run the same command to resume."
+    )
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "resuming" in again.stderr
+    assert "1201 rows" in again.stdout
