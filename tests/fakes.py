@@ -138,7 +138,7 @@ def fill(
     *,
     notes: Notes | None = None,
     batch_size: int | None = 16,
-    workers: int = 0,
+    workers: int | None = 0,
     **numerics: str,
 ) -> list[FeatureSet]:
     """Extract a split in this process and open the sealed sets."""

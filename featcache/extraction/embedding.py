@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import BackboneError, ExtractionError, OptionError
+from featcache.extraction.allocator import keep_freed_memory
 from featcache.extraction.loader import Images
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from featcache.backbone import Backbone
 
-CPU_BATCH = 32
+CPU_BATCH = 16
 """Larger batches gain nothing on a processor: activations fall out of its cache."""
 GPU_BATCH = 256
 _CANNOT_ALLOCATE = ("out of memory", "can't allocate memory", "not enough memory")
@@ -47,7 +48,9 @@ class Embedder:
     """Embeds batches on one device; halves its batch whenever memory runs out."""
 
     def __init__(self, backbone: Backbone, taps: Sequence[str], device: str) -> None:
-        """Move the network to `device`."""
+        """Move the network to `device`; on a CPU, see `allocator.keep_freed_memory`."""
+        if device == "cpu":
+            keep_freed_memory()
         self._backbone, self._taps, self._device = backbone.to(device), tuple(taps), device
         self._limit: int | None = None
 
@@ -60,6 +63,10 @@ class Embedder:
         shape = self._backbone.transform.input_shape
         self._forward(torch.zeros((GPU_BATCH, *shape), dtype=torch.uint8))
         return min(self._limit or GPU_BATCH, GPU_BATCH)
+
+    def warm_up(self, images: Images) -> None:
+        """Embed a batch for nothing but the time it takes."""
+        self._forward(images.pixels)
 
     def embed(self, images: Images, stored: str) -> dict[str, NDArray[np.floating]]:
         """Return each tap's features as they will be stored, zeros where a row is unreadable.

@@ -65,12 +65,29 @@ class _Ranges(TorchDataset[Images]):
         return Images(start, pixels, unreadable)
 
 
-def default_workers(device: str) -> int:
-    """Return how many decoding processes to start: half the cores if the network needs them too."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return max(1, cores // 2) if device == "cpu" else max(1, min(cores - 1, 16))
+INLINE_SHARE = 0.3
+"""Decoding time over embedding time below which a CPU decodes best between batches: a decoding
+process would keep taking a core from the network's threads, which wait for each other."""
+
+
+def n_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def default_workers(device: str, *, decode_s: float, embed_s: float) -> int:
+    """Return how many decoding processes to start for one device.
+
+    Args:
+        device: Where the network runs; a GPU leaves all cores but one to decoding.
+        decode_s: Seconds to decode one batch in this process.
+        embed_s: Seconds to embed it.
+    """
+    if device != "cpu":
+        return max(1, min(n_cores() - 1, 16))
+    return 0 if decode_s < INLINE_SHARE * embed_s else max(1, n_cores() // 2)
 
 
 def load_images(

@@ -77,9 +77,7 @@ class Extraction:
         self._split, self._backbone, self._options = split, backbone, options
         self._progress, self._specs = progress, specs
         self._device = resolve_device(options.device)
-        self._workers = (
-            default_workers(self._device) if options.workers is None else options.workers
-        )
+        self._workers = options.workers or 0
         self._embedder = Embedder(backbone, [spec.tap for spec in specs], self._device)
         cache.create()
         with disk_errors(cache.root, "create a feature set in"):
@@ -110,6 +108,8 @@ class Extraction:
                     f"{name}: resuming, {stored} of {len(self._split)} rows are kept"
                 )
             self._prove_canaries()
+            if self._options.workers is None:
+                self._workers = self._choose_workers()
             self._fill()
             self._seal(extra)
         except (StoreError, FileNotFoundError):
@@ -134,6 +134,19 @@ class Extraction:
                 with disk_errors(writer.work, "write"):
                     write_once(writer.work / "plan.json", json_bytes({"batch_size": size}))
         return size
+
+    def _choose_workers(self) -> int:
+        """Return how many decoding processes suit this network and these images."""
+        if self._device != "cpu":
+            return default_workers(self._device, decode_s=0, embed_s=0)
+        began = time.perf_counter()
+        images = next(self._load([(0, min(self._batch_size, len(self._split)))]))
+        decoded = time.perf_counter()
+        self._embedder.warm_up(images)
+        warm = time.perf_counter()
+        self._embedder.warm_up(images)
+        embed_s = time.perf_counter() - warm
+        return default_workers(self._device, decode_s=decoded - began, embed_s=embed_s)
 
     def _prove_canaries(self) -> None:
         """Re-embed some stored rows; refuse to mix what this machine computes otherwise."""

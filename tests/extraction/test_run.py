@@ -8,6 +8,7 @@ import torch
 
 from featcache.errors import BackboneError, ExtractionError, OptionError, StoreError
 from featcache.extraction import run as run_module
+from featcache.extraction.loader import default_workers
 from featcache.store import claims, spool, writer
 from featcache.store.claims import Owner
 from featcache.store.verify import verify
@@ -241,3 +242,15 @@ def test_images_no_transform_can_scale_become_ledger_rows(cache):
     object.__setattr__(split, "images", type(split.images)(wide))
     with pytest.raises(StoreError, match="At least one row must be readable"):
         fill(cache, split)
+
+
+def test_a_cpu_decodes_between_batches_unless_decoding_is_dear():
+    assert default_workers("cpu", decode_s=0.01, embed_s=0.2) == 0
+    assert default_workers("cpu", decode_s=0.2, embed_s=0.2) >= 1
+    assert default_workers("cuda", decode_s=0.01, embed_s=0.2) >= 1
+
+
+def test_workers_are_chosen_by_a_trial_without_changing_the_features(tmp_path, cache):
+    split = fake_split(64)
+    other = type(cache)(tmp_path / "other")
+    assert fill(cache, split, workers=None)[0].digest == fill(other, split)[0].digest

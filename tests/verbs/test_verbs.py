@@ -160,8 +160,11 @@ def test_a_user_factory_is_extracted_and_probed_by_its_name(
 
 
 def test_a_missing_feature_set_is_answered_with_the_command_that_makes_it(extract, probe, photos):
-    with pytest.raises(StoreError, match=r"it has none. Extract it with:\n  featcache extract "
-                       r"--backbone pixels --dataset imagefolder:\S+ --split train --split test"):
+    with pytest.raises(
+        StoreError,
+        match=r"it has none. Extract it with:\n  featcache extract "
+        r"--backbone pixels --dataset imagefolder:\S+ --split train --split test",
+    ):
         probe(f"imagefolder:{photos}")
     extract(f"imagefolder:{photos}")
     with pytest.raises(StoreError, match="it has those of pixels"):
@@ -170,8 +173,11 @@ def test_a_missing_feature_set_is_answered_with_the_command_that_makes_it(extrac
 
 def test_a_protocol_refuses_features_it_was_not_defined_for(extract, probe, photos):
     extract(f"imagefolder:{photos}")
-    with pytest.raises(ProtocolError, match=r"Protocol dino-knn@1 does not fit.*`transform.resize` "
-                       r"must be 256; got .*Extract what it requires with:\n.*--protocol dino-knn"):
+    with pytest.raises(
+        ProtocolError,
+        match=r"Protocol dino-knn@1 does not fit.*`transform.resize` "
+        r"must be 256; got .*Extract what it requires with:\n.*--protocol dino-knn",
+    ):
         probe(f"imagefolder:{photos}", protocol="dino-knn@1")
 
 
