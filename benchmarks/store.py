@@ -5,6 +5,7 @@ Usage: python -m benchmarks.store [--rows N] [--dim N] [--rounds N]
 
 import argparse
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -50,6 +51,27 @@ def take(shards, layout, rows):
         shards[one].take(rows[where] - one * layout.shard_rows, out)
 
 
+def one_round(root, values, layout, rows, out):
+    """Return the seconds of each operation, by name, in one round."""
+    raw, target = root / "raw.bin", root / "set"
+    seconds = {
+        "write raw": timed(lambda: write_raw(raw, values)),
+        "write featcache": timed(lambda: write_shards(target, values, layout)),
+    }
+    mapped = np.memmap(raw, "float16", "r", shape=values.shape)
+    shards = [MappedShard(target / layout.shard_path(i), layout, i) for i in range(layout.n_shards)]
+    seconds["read featcache (first touch, checked)"] = timed(
+        lambda: read_shards(shards, layout, out)
+    )
+    np.testing.assert_array_equal(out, values)
+    seconds["read memmap"] = timed(lambda: np.copyto(out, mapped))
+    seconds["read featcache"] = timed(lambda: read_shards(shards, layout, out))
+    seconds["rows memmap"] = timed(lambda: np.asarray(mapped[rows]))
+    seconds["rows featcache"] = timed(lambda: take(shards, layout, rows))
+    shutil.rmtree(target)
+    return seconds
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=400_000)
@@ -60,36 +82,9 @@ def main():
     layout = choose_layout(given.rows, (given.dim,), "float16")
     rows = np.sort(np.random.default_rng(1).choice(given.rows, 4096, replace=False))
     out = np.zeros_like(values)
-    seconds = {}
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        for turn in range(given.rounds):
-            raw = root / "raw.bin"
-            target = root / f"set-{turn}"
-            seconds.setdefault("write raw", []).append(timed(lambda: write_raw(raw, values)))
-            seconds.setdefault("write featcache", []).append(
-                timed(lambda: write_shards(target, values, layout))
-            )
-            mapped = np.memmap(raw, "float16", "r", shape=values.shape)
-            shards = [
-                MappedShard(target / layout.shard_path(i), layout, i)
-                for i in range(layout.n_shards)
-            ]
-            first = timed(lambda: read_shards(shards, layout, out))
-            seconds.setdefault("read featcache (first touch, checked)", []).append(first)
-            np.testing.assert_array_equal(out, values)
-            seconds.setdefault("read memmap", []).append(timed(lambda: np.copyto(out, mapped)))
-            seconds.setdefault("read featcache", []).append(
-                timed(lambda: read_shards(shards, layout, out))
-            )
-            seconds.setdefault("rows memmap", []).append(timed(lambda: np.asarray(mapped[rows])))
-            seconds.setdefault("rows featcache", []).append(
-                timed(lambda: take(shards, layout, rows))
-            )
-            del mapped, shards
-            for path in sorted(target.rglob("*"), reverse=True):
-                path.unlink() if path.is_file() else path.rmdir()
-    median = {name: statistics.median(values) for name, values in seconds.items()}
+        rounds = [one_round(Path(folder), values, layout, rows, out) for _ in range(given.rounds)]
+    median = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
     for name, value in median.items():
         print(f"{name:40} {1000 * value:9.1f} ms")
     print(f"read ratio  {median['read memmap'] / median['read featcache']:.2f} x memmap")

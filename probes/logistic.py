@@ -5,6 +5,7 @@
   scikit-learn solves the one-column form, whose strength 2C is our strength C.
 - All strengths share each pass over the features: one product with [W_1 … W_K].
 - Each strength has its own L-BFGS pairs and its own step, and leaves when it has converged.
+- With fewer rows than dimensions the problem is rotated into the space of the rows.
 - Features are centred, which moves only the bias, and divided by one number, which only
   rescales W and the penalty: the optimum is that of the raw features.
 """
@@ -12,7 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,7 +44,8 @@ class LogisticPath:
     objective: NDArray[np.float64]
     """Shape (K,), at the optimum, in float64."""
     grad_norm: NDArray[np.float64]
-    """Shape (K,), max |gradient| for centred features of unit mean square norm, in float64."""
+    """Shape (K,), max |gradient| for centred features of unit mean square norm, in float64; with
+    fewer rows than dimensions, in coordinates of the space that the rows span."""
     iterations: NDArray[np.int64]
     """Shape (K,), accepted steps."""
     converged: NDArray[np.bool_]
@@ -90,6 +92,11 @@ def fit_path(
         raise OptionError(
             f"`strengths` must be positive finite numbers, at least one; got {list(strengths)!r}."
         )
+    if features.shape[0] < features.shape[1]:
+        reduced, basis, mean = _row_space(features)
+        path = fit_path(reduced, labels, strengths, tol=tol, max_iter=max_iter, device=device)
+        weights = basis @ path.weights  # (K, D, C)
+        return replace(path, weights=weights, biases=path.biases - mean @ weights)
     classes, codes = np.unique(labels, return_inverse=True)
     data = _Design(features, codes, len(classes), device)
     penalties = [1 / (c * len(features) * data.scale**2) for c in strengths]
@@ -98,6 +105,23 @@ def fit_path(
     tol = tol if data.dtype == data.exact else max(tol, _FLOAT32_TOL)
     descend(data.value_and_grad, problems, penalties, tol=tol, max_iter=max_iter)
     return _collect(data, problems, penalties, strengths, classes, tol)
+
+
+def _row_space(
+    features: Features,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Rotate centred features of N < D rows into the space they span.
+
+    The optimum lies in that space, because the penalty forbids weight outside it, and a rotation
+    keeps ‖W‖: the problem is the same with N instead of D dimensions.
+
+    Returns:
+        The features there, shape (N, N); the basis, shape (D, N); the mean, shape (D,).
+    """
+    values = to_float64("features", features)
+    mean = values.mean(axis=0)
+    basis, triangle = np.linalg.qr((values - mean).T)  # (D, N), (N, N)
+    return np.ascontiguousarray(triangle.T), basis, mean
 
 
 class _Design:

@@ -5,7 +5,8 @@
 - maxlogit: the largest logit.
 - energy: T · logsumexp(logits / T).
 - mahalanobis: minus the squared distance to the nearest class mean, tied covariance.
-- knn: minus the squared distance to the k-th nearest training row, unit-norm features.
+- knn: minus the squared distance to the k-th nearest training row, unit-norm features; k is at
+  most a share of the mean class size.
 
 The first three need a classification head. A frozen backbone has none for the ID classes, so a
 linear probe is fitted on the ID training rows, and its provenance goes into the details.
@@ -37,6 +38,8 @@ class Detectors:
     """Shape (N, D), the rows that `knn` searches."""
     head: LinearHead | None
     mahalanobis: Mahalanobis | None
+    k: int
+    """Neighbours that `knn` counts, at most as many as asked for."""
     device: str
     details: dict[str, Json]
 
@@ -58,9 +61,7 @@ class Detectors:
         if self.mahalanobis is not None:
             found["mahalanobis"] = -self.mahalanobis.distances(features)
         if "knn" in self.options.detectors:
-            similarity, _ = nearest_rows(
-                self.bank, features, k=min(self.options.k, len(self.bank)), device=self.device
-            )
+            similarity, _ = nearest_rows(self.bank, features, k=self.k, device=self.device)
             found["knn"] = 2 * similarity[:, -1].astype(np.float64) - 2  # -‖a - b‖², unit rows
         return {name: found[name] for name in self.options.detectors}
 
@@ -98,13 +99,16 @@ def fit_detectors(
             "eigenvalue_floor": options.eigenvalue_floor,
             "floored_eigenvalues": mahalanobis.n_floored,
         }
+    share = options.k_class_share * len(features) / len(np.unique(labels))
+    k = min(options.k, len(features), max(1, round(share)))
     if "knn" in options.detectors:
-        details["knn"] = {"k": min(options.k, len(features)), "k_asked": options.k}
+        details["knn"] = {"k": k, "k_asked": options.k}
     return Detectors(
         options=options,
         bank=features,
         head=head,
         mahalanobis=mahalanobis,
+        k=k,
         device=device,
         details=details,
     )

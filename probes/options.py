@@ -90,6 +90,9 @@ class OodOptions:
     primary: Detector = "knn"
     """Its AUROC, averaged over OOD sets, is the primary metric."""
     k: int = 50  # OpenOOD v1.5 knn.yml
+    k_class_share: float = 0.1
+    """`k` is at most this share of the mean class size: the k-th neighbour of a typical row must
+    be of its own class. 0.1 leaves 50 as it is from 500 rows per class on (CIFAR, ImageNet)."""
     temperature: float = 1.0  # Liu et al. 2020, arXiv:2010.03759
     eigenvalue_floor: float = 2.0**-22
     """Share of the largest variance; float16 rounds values to 2^-11, so less is rounding noise."""
@@ -106,6 +109,7 @@ class OodOptions:
             _check_choice("detectors", name, get_args(Detector))
         _check_choice("primary", self.primary, self.detectors)
         _check_at_least("k", self.k, 1)
+        _check_range("k_class_share", self.k_class_share, 0, math.inf)
         _check_range("temperature", self.temperature, 0, math.inf)
         _check_range("eigenvalue_floor", self.eigenvalue_floor, 0, 1)
 

@@ -70,7 +70,7 @@ def test_mahalanobis_survives_means_far_from_zero(make_clusters):
 def test_knn_is_the_squared_distance_to_the_kth_row_of_scikit_learn(make_clusters):
     x, y = make_clusters(200, 8, 3)
     queries, _ = make_clusters(50, 8, 3, seed=1, world=9)
-    options = OodOptions(detectors=("knn",), k=20)
+    options = OodOptions(detectors=("knn",), k=20, k_class_share=100.0)
     got = fit_detectors(x, y, options, np.random.default_rng(0)).scores(queries)
     distances, _ = NearestNeighbors(n_neighbors=20).fit(normalize(x)).kneighbors(normalize(queries))
     assert list(got) == ["knn"]
@@ -87,11 +87,12 @@ def test_every_detector_scores_its_own_training_world_higher(make_clusters):
         assert np.mean(scores) > np.mean(fitted.scores(outside)[name])
 
 
-def test_k_is_clamped_to_the_bank_and_recorded(make_clusters):
+@pytest.mark.parametrize(("share", "k"), [(100.0, 30), (0.3, 3), (0.01, 1)])
+def test_k_is_clamped_to_the_class_size_and_the_bank_and_recorded(make_clusters, share, k):
     x, y = make_clusters(30, 8, 3)
-    options = OodOptions(detectors=("knn",), k=50)
+    options = OodOptions(detectors=("knn",), k=50, k_class_share=share)
     fitted = fit_detectors(x, y, options, np.random.default_rng(0))
-    assert fitted.details["knn"] == {"k": 30, "k_asked": 50}
+    assert fitted.details["knn"] == {"k": k, "k_asked": 50}
     assert fitted.scores(x[:0])["knn"].shape == (0,)
 
 
