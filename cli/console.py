@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
+from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar, cast
 
 import typer
 
@@ -68,16 +70,20 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a table on stdout; into a pipe it is written as wide as it needs."""
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
     for name, right in zip(columns, numeric, strict=True):
         table.add_column(name, justify="right" if right and rows else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row, style=None)
-    console.print(table, markup=False)
+        table.add_row(*map(escape, row))
+    console.print(table)
+    text = cast(io.StringIO, console.file).getvalue().strip("\n")
+    typer.echo("\n".join([title, *(line.rstrip() for line in text.splitlines())]))
 
 
 def _is_number(text: str) -> bool:

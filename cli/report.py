@@ -51,31 +51,35 @@ def report(
 
 
 def show(board: Leaderboard, title: str = "Leaderboard") -> None:
-    """Print a leaderboard as a table."""
+    """Print a leaderboard: one table of scores per dataset, then the ranking over all of them."""
     from featcache.verbs.report import CAPTION, SUMMARY, cell_text, summary_cells
 
     if not board.rows:
         typer.echo("No results yet. Make some with: featcache probe --task knn …")
         return
-    heads = [column.title for column in board.columns]
-    rows = [
-        [
-            row.backbone,
-            *(cell_text(cell) for cell in row.cells),
-            *summary_cells(row),
-        ]
-        for row in board.rows
-    ]
-    print_table(title, ["backbone", *heads, *SUMMARY], rows)
-    typer.echo(CAPTION)
+    for dataset in dict.fromkeys(column.dataset for column in board.columns):
+        own = [i for i, column in enumerate(board.columns) if column.dataset == dataset]
+        heads = [board.columns[i].heading for i in own]
+        rows = [[row.backbone, *(cell_text(row.cells[i]) for i in own)] for row in board.rows]
+        print_table(dataset, ["backbone", *heads], rows)
+        typer.echo("")
+    ranking = [[row.backbone, *summary_cells(row)] for row in board.rows]
+    print_table(title, ["backbone", *SUMMARY], ranking)
+    typer.echo(f"\n{CAPTION}")
 
 
 def board_json(board: Leaderboard) -> dict[str, object]:
     """Return a leaderboard as plain JSON."""
     return {
         "columns": [
-            {"dataset": c.dataset, "task": c.task, "protocol": c.protocol, "metric": c.metric}
-            for c in board.columns
+            {
+                "dataset": one.dataset,
+                "task": one.task,
+                "protocol": one.protocol,
+                "metric": one.metric,
+                "ood_datasets": list(one.others),
+            }
+            for one in board.columns
         ],
         "rows": [
             {

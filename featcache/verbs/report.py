@@ -17,12 +17,20 @@ class Column:
     task: str
     protocol: str
     metric: str
+    others: tuple[str, ...] = ()
+    """For 'ood': the datasets to be told from `dataset`."""
+
+    @property
+    def heading(self) -> str:
+        """Task, metric and OOD datasets; the protocol only if it is not the task's default."""
+        task = self.task if self.protocol == f"{self.task}@1" else self.protocol
+        versus = f" vs {'+'.join(self.others)}" if self.others else ""
+        return f"{task}{versus} {self.metric}"
 
     @property
     def title(self) -> str:
-        """A heading: dataset, task, metric; the protocol only if it is not the task's default."""
-        task = self.task if self.protocol == f"{self.task}@1" else self.protocol
-        return f"{self.dataset} {task} {self.metric}"
+        """The dataset and the heading."""
+        return f"{self.dataset} {self.heading}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +137,8 @@ def cell_text(cell: Result | None) -> str:
 
 def _column(result: Result) -> Column:
     record = result.record
-    others = sorted(record["inputs"].get("ood", {}))
-    dataset = f"{record['dataset']} vs {'+'.join(others)}" if others else record["dataset"]
-    return Column(dataset, record["task"], record["protocol"], record["primary"])
+    others = tuple(sorted(record["inputs"].get("ood", {})))
+    return Column(record["dataset"], record["task"], record["protocol"], record["primary"], others)
 
 
 def _rank(score: float, scores: list[float]) -> float:
