@@ -23,6 +23,10 @@ from featcache.probes.options import LinearOptions, Standardise
 from featcache.probes.splits import stratified_split
 
 
+_SHARED = 4
+"""Strengths that share their passes before the search looks whether to go on."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearHead:
     """A fitted linear classifier on features as they are stored."""
@@ -182,7 +186,10 @@ def _search(
             predictions = (held_rows @ weights + bias).argmax(axis=1)
             tried[strength] = top1(labels[held], path.classes[predictions])
 
-    attempt(options.strengths)
+    for group in _groups(options):
+        attempt(group)
+        if _is_hopeless(tried, len(held), options.stop_standard_errors):
+            break
     if options.search == "grid":
         return tried
     step = max(np.diff(np.log10(options.strengths)))  # decades
@@ -193,6 +200,21 @@ def _search(
         low, high = options.strengths[0], options.strengths[-1]
         attempt([c for c in around if low <= c <= high])  # never empty: step < high - low
     return tried
+
+
+def _groups(options: LinearOptions) -> list[tuple[float, ...]]:
+    """Return the strengths in the order of trial: all at once, or weak penalties one by one."""
+    if not options.stop_standard_errors:
+        return [options.strengths]
+    first, rest = options.strengths[:_SHARED], options.strengths[_SHARED:]
+    return [first, *((strength,) for strength in rest)]
+
+
+def _is_hopeless(tried: dict[float, float], n_held: int, standard_errors: float) -> bool:
+    """Tell whether the weakest penalty tried lies too far below the best accuracy to go on."""
+    best, weakest = max(tried.values()), tried[max(tried)]
+    error = (best * (1 - best) / n_held) ** 0.5
+    return standard_errors > 0 and best - weakest > standard_errors * error
 
 
 def _peak(tried: dict[float, float]) -> float:

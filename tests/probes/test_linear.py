@@ -92,3 +92,21 @@ def test_no_rows_give_no_probabilities(make_clusters):
     assert head.probabilities(x[:0], 3).shape == (0, 3)
     with pytest.raises(ShapeError, match="same number of dimensions"):
         head.logits(x[:, :5])
+
+
+def test_weak_penalties_are_left_out_once_accuracy_has_clearly_fallen(make_clusters):
+    x, y = make_clusters(300, 80, 3, spread=0.15)
+    whole = fit_linear(x, y, LinearOptions(tol=1e-4), np.random.default_rng(0))
+    early = LinearOptions(tol=1e-4, stop_standard_errors=0.5)
+    found = fit_linear(x, y, early, np.random.default_rng(0))
+    tried = dict(found.details["held_out_top1"])
+    assert 4 <= len(tried) < len(whole.details["held_out_top1"])
+    assert found.details["strength"] == whole.details["strength"]
+    assert dict(whole.details["held_out_top1"]).items() >= tried.items()
+
+
+def test_a_search_that_does_not_fall_tries_the_whole_grid(make_clusters):
+    x, y = make_clusters(60, 6, 3, spread=3.0)
+    options = LinearOptions(tol=1e-4, stop_standard_errors=2.0)
+    found = fit_linear(x, y, options, np.random.default_rng(0))
+    assert len(found.details["held_out_top1"]) == len(options.strengths)
