@@ -59,10 +59,10 @@ class PixelBackbone:
 
 
 def open_backbone(request: Request) -> PixelBackbone:
-    """Return the backbone; it computes in float32 whatever precision is asked for.
+    """Return the backbone; it computes in float32.
 
     Raises:
-        OptionError: If a checkpoint or another transform is asked for.
+        OptionError: If a checkpoint, another transform or another precision is asked for.
     """
     request.refuse_checkpoint("it has no weights")
     if request.transform_overrides:
@@ -70,4 +70,6 @@ def open_backbone(request: Request) -> PixelBackbone:
             f"'pixels' has one fixed transform, 16 x 16; got {dict(request.transform_overrides)}. "
             "Choose another protocol or backbone."
         )
+    if request.compute != "fp32":
+        raise OptionError(f"'pixels' computes in fp32; got {request.compute!r}. Leave it out.")
     return PixelBackbone()

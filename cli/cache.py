@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,12 +17,10 @@ from featcache.cli.console import (
     print_json,
     print_table,
 )
+from featcache.errors import FeatcacheError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from featcache.store.cache import Cache
-
 app = typer.Typer(help="Look into the cache: info, verify, explain.", no_args_is_help=True)
 
 
@@ -101,7 +101,7 @@ def _text(value: object, indent: str = "  ") -> str:
 @handled
 def verify(
     keys: Annotated[
-        list[str] | None, typer.Argument(help="Key prefixes or paths [default: every set].")
+        list[str] | None, typer.Argument(help="Key prefixes or paths (default: every set).")
     ] = None,
     cache: CacheOption = None,
     as_json: JsonOption = False,
@@ -116,7 +116,7 @@ def verify(
 
     store = Cache(cache)
     paths = [store.path_by_key(key) for key in keys] if keys else store.paths()
-    found = {str(path): [str(problem) for problem in check(path)] for path in paths}
+    found = {str(path): _problems(check, path) for path in paths}
     if as_json:
         print_json(found)
     for path, problems in found.items() if not as_json else ():
@@ -125,6 +125,14 @@ def verify(
             typer.echo(f"    {problem}")
     if any(found.values()):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _problems(check: Callable[[Path], list[Any]], path: Path) -> list[str]:
+    """Return what is wrong with one set; a broken one must not hide the others."""
+    try:
+        return [str(problem) for problem in check(path)]
+    except FeatcacheError as error:
+        return [str(error)]
 
 
 @app.command("explain")

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar, cast
 
 import typer
 
-from featcache.errors import FeatcacheError, OptionError, UnknownNameError
+from featcache.errors import FeatcacheError, OptionError, SpecError, UnknownNameError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,7 +22,7 @@ R = TypeVar("R")
 EXIT_FAILED, EXIT_MISUSE, EXIT_INTERRUPTED = 1, 2, 130
 
 CacheOption = Annotated[
-    Path | None, typer.Option("--cache", help="Cache directory [env: FEATCACHE_CACHE].")
+    Path | None, typer.Option("--cache", help="Cache directory (env: FEATCACHE_CACHE).")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -40,7 +40,7 @@ def handled(command: Callable[P, R]) -> Callable[P, R]:
         except FeatcacheError as error:
             if kwargs.get("debug"):
                 raise
-            misuse = isinstance(error, OptionError | UnknownNameError)
+            misuse = isinstance(error, OptionError | SpecError | UnknownNameError)
             _fail(kwargs, str(error), EXIT_MISUSE if misuse else EXIT_FAILED)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

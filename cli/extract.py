@@ -30,10 +30,10 @@ def extract(
         str, typer.Option(help="Name, imagefolder:DIR, csv:FILE, hf:REPO, torchvision:CLASS.")
     ],
     split: Annotated[
-        list[str] | None, typer.Option(help="Split to embed; repeatable [default: all].")
+        list[str] | None, typer.Option(help="Split to embed; repeatable (default: all).")
     ] = None,
     tap: Annotated[
-        list[str] | None, typer.Option(help="Tap; repeatable, one pass [default: backbone's].")
+        list[str] | None, typer.Option(help="Tap; repeatable, one pass (default: backbone's).")
     ] = None,
     protocol: Annotated[
         str | None, typer.Option(help="Use the transform and tap this protocol requires.")
@@ -48,10 +48,10 @@ def extract(
     stored: Annotated[str, typer.Option(help="Store as float16 or float32.")] = "float16",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images per batch [default: found by itself].")
+        int | None, typer.Option(min=1, help="Images per batch (default: found by itself).")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Decoding processes [default: from the cores].")
+        int | None, typer.Option(min=0, help="Decoding processes (default: from the cores).")
     ] = None,
     cache: CacheOption = None,
     as_json: JsonOption = False,

@@ -25,7 +25,7 @@ def probe(
     dataset: Annotated[str, typer.Option(help="Dataset as given to extract, or its name.")],
     task: Annotated[str | None, typer.Option(help="linear, knn, retrieval or ood.")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="Protocol with version [default: the task's].")
+        str | None, typer.Option(help="Protocol with version (default: the task's).")
     ] = None,
     ood_dataset: Annotated[
         list[str] | None, typer.Option(help="Dataset to tell apart (ood); repeatable.")

@@ -92,14 +92,19 @@ class Registry(Generic[T]):
 
     def _collect(self, point: metadata.EntryPoint) -> None:
         try:
-            for name, entry in point.load()().items():
-                self.register(name, entry)
+            entries = point.load()()
         except Exception as error:
-            warnings.warn(
-                f"The {self.kind} plug-in {point.name!r} ({point.value}) failed to load and is "
-                f"left out: {error}",
-                stacklevel=2,
-            )
+            self._warn(point, "failed to load and is left out", error)
+            return
+        for name, entry in entries.items():
+            try:
+                self.register(name, entry)
+            except FeatcacheError as error:
+                self._warn(point, f"cannot add {name!r}", error)
+
+    def _warn(self, point: metadata.EntryPoint, what: str, error: Exception) -> None:
+        plug_in = f"The {self.kind} plug-in {point.name!r} ({point.value})"
+        warnings.warn(f"{plug_in} {what}: {error}", stacklevel=2)
 
 
 def load_target(target: str) -> object:

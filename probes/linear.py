@@ -22,7 +22,6 @@ from featcache.probes.metrics import top1
 from featcache.probes.options import LinearOptions, Standardise
 from featcache.probes.splits import stratified_split
 
-
 _SHARED = 4
 """Strengths that share their passes before the search looks whether to go on."""
 

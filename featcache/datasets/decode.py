@@ -29,7 +29,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from featcache.errors import UnreadableImageError
+from featcache.errors import DatasetError, UnreadableImageError
 
 DECODE_POLICY = "pil-rgb8@1"
 """Name of this policy in `TransformSpec.decode`; bumped when any pixel would change."""
@@ -104,7 +104,7 @@ def _decode_stream(stream: IO[bytes]) -> Image.Image:
             image.load()
             turn = _UPRIGHT.get(_orientation(image))
             rgb = _rgb(image) if turn is None else _rgb(image).transpose(turn)
-    except UnreadableImageError:
+    except DatasetError:
         raise
     except Image.DecompressionBombError as error:
         found = re.search(r"\((\d+) pixels\)", str(error))
@@ -194,9 +194,25 @@ def _decoder_reason(error: Exception) -> str:
 
 
 def _disk_reason(error: OSError) -> str:
+    """Return the reason of a lasting error; one that may pass must not become a row for ever.
+
+    Raises:
+        DatasetError: If the disk or the machine failed, not the file.
+    """
     known = {errno.ENOENT: "no such file", errno.EACCES: "permission denied"}
     code = error.errno or 0
-    return known.get(code) or f"cannot be read: {(error.strerror or 'disk error').lower()}"
+    if code in known:
+        return known[code]
+    text = (error.strerror or "disk error").lower()
+    if code in _LASTING:
+        return f"cannot be read: {text}"
+    raise DatasetError(
+        f"The disk must give an image or say that it is not there; it said: {text}. "
+        "Rows so far are kept: run the same command again."
+    ) from error
+
+
+_LASTING = {errno.EISDIR, errno.ENOTDIR, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 
 
 class _Quiet:

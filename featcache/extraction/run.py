@@ -7,7 +7,7 @@ its shards are published; several processes on one cache share the units among t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,11 +88,14 @@ class Extraction:
         self.computed = 0
         self._batch_size = 1
 
-    def run(self, extra: Mapping[str, Json]) -> None:
+    def run(
+        self, extra: Mapping[str, Json], *, is_unchanged: Callable[[], bool] = lambda: True
+    ) -> None:
         """Embed what is missing, wait for what others embed, and seal.
 
         Args:
             extra: Facts for the provenance beside those of the environment.
+            is_unchanged: Tells, before sealing, whether the images are still those of the key.
 
         Raises:
             ExtractionError: If it cannot go on; what was done is kept.
@@ -111,6 +114,11 @@ class Extraction:
             if self._options.workers is None:
                 self._workers = self._choose_workers()
             self._fill()
+            if not is_unchanged():
+                raise ExtractionError(
+                    f"Images must not change while they are embedded; some of {name} did. Run the "
+                    "same command again: it names and embeds them as they are now."
+                )
             self._seal(extra)
         except (StoreError, FileNotFoundError):
             # another process may have sealed the sets just now and removed their work directories
@@ -240,7 +248,7 @@ class Extraction:
                             start=images.start,
                             features=features[writer.spec.tap],
                             unreadable=images.unreadable,
-                            seconds=round(seconds, 4),
+                            seconds=round(seconds / len(self._specs), 4),
                         )
                     )
             self._publish(shards)
@@ -274,7 +282,10 @@ class Extraction:
 
     def _seal(self, extra: Mapping[str, Json]) -> None:
         for writer in self._writers:
-            done = writer.done().values() if not writer.is_sealed else ()
+            try:
+                done = list(writer.done().values())
+            except FileNotFoundError:  # sealed by another process just now
+                continue
             provenance = {
                 **extra,
                 "environment": environment(self._device),

@@ -86,7 +86,7 @@ def read_arrays(root: Path) -> SmallArrays:
     except Exception as error:
         raise CorruptError(
             f"{root} must hold the arrays labels, ids and status; {error}. "
-            "Run `featcache cache verify`, then extract or pull the set again."
+            "Run `featcache cache verify`, then delete the set's directory and extract it again."
         ) from error
 
 
@@ -121,6 +121,6 @@ def _read(path: Path) -> NDArray[Any]:
         missing = array.nchunks - array.nchunks_initialized
         raise CorruptError(
             f"{path} must hold {array.nchunks} chunks; {missing} are missing. "
-            "Run `featcache cache verify`, then extract or pull the set again."
+            "Run `featcache cache verify`, then delete the set's directory and extract it again."
         )
     return np.asarray(array[...])

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from featcache.errors import ExtractionError
 from featcache.store.files import json_bytes, temporary_path, write_once
 
 EXPIRY_S = 120.0
@@ -48,9 +49,19 @@ class Claim:
         self._touched = time.monotonic()
 
     def keep_alive(self) -> None:
-        """Show a sign of life, at most every `HEARTBEAT_S`."""
+        """Show a sign of life, at most every `HEARTBEAT_S`.
+
+        Raises:
+            ExtractionError: If another process took the claim over meanwhile.
+        """
         if time.monotonic() - self._touched >= HEARTBEAT_S:
             self._touched = time.monotonic()
+            if read_owner(self._path) != this_process():
+                raise ExtractionError(
+                    f"A claim must be touched at least every {EXPIRY_S:.0f} s; this process was "
+                    f"held up longer, and another took {self._path.name} over. Rows so far are "
+                    "kept: run the same command again."
+                )
             self._path.touch()
 
     def release(self) -> None:

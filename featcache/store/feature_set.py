@@ -42,7 +42,7 @@ def read_group(path: Path) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError) as error:
         raise CorruptError(
             f"{path / GROUP_FILE} must be a feature set's; it lacks {error!r}. "
-            "Extract or pull the set again."
+            "Delete the set's directory and extract it again."
         ) from None
     return dict(attributes)
 
@@ -112,7 +112,7 @@ class FeatureSet:
         if layout.rows != self.rows:
             raise CorruptError(
                 f"{self.path} must hold {self.rows} rows; its array has {layout.rows}. "
-                "Extract or pull it again."
+                "Delete the set's directory and extract it again."
             )
         return layout
 

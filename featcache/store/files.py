@@ -42,6 +42,12 @@ def temporary_path(directory: Path) -> Path:
     return directory / f".tmp-{os.getpid()}-{uuid.uuid4().hex}"
 
 
+def sync_file(path: Path) -> None:
+    """Flush a file's content to disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def sync_directory(directory: Path) -> None:
     """Flush a directory's entries to disk, where the system can."""
     if os.name == "nt":
@@ -141,5 +147,5 @@ def read_json(path: Path) -> Json:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise CorruptError(
-            f"{path} must be JSON; {error}. Extract or pull the set again."
+            f"{path} must be JSON; {error}. Delete the set's directory and extract it again."
         ) from error

@@ -46,16 +46,21 @@ def content_digest(
     )
 
 
-def list_files(root: Path) -> list[dict[str, Json]]:
-    """List every file of a set but its own group metadata, with size and BLAKE3, by path."""
+def list_files(root: Path, known: Mapping[str, str]) -> list[dict[str, Json]]:
+    """List every file of a set but its own group metadata, with size and BLAKE3, by path.
+
+    Args:
+        root: The set's directory.
+        known: BLAKE3 by path of the files whose digest was taken when they were written.
+    """
     return [
         {
-            "path": path.relative_to(root).as_posix(),
+            "path": name,
             "bytes": path.stat().st_size,
-            "blake3": blake3_file(path),
+            "blake3": known.get(name) or blake3_file(path),
         }
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path != root / GROUP_FILE
+        if path.is_file() and (name := path.relative_to(root).as_posix()) != GROUP_FILE
     ]
 
 

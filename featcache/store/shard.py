@@ -103,11 +103,14 @@ class MappedShard:
             got = "it is missing" if size is None else f"it has {size} bytes"
             raise CorruptError(
                 f"{self._where} must have {expected} bytes; {got}. "
-                "Extract or pull the feature set again."
+                "Delete the set's directory and extract it again."
             )
         self._bytes = np.memmap(path, np.uint8, mode="r")
         if self._bytes[-layout.index_bytes :].tobytes() != _index(layout, shard):
-            raise CorruptError(f"{self._where} has a damaged index. Extract or pull it again.")
+            raise CorruptError(
+                f"{self._where} has a damaged index. "
+                "Delete the set's directory and extract it again."
+            )
         stored = layout.chunk_bytes + CRC_BYTES
         self._chunks = self._bytes[: -layout.index_bytes].reshape(-1, stored)  # (n_chunks, stored)
         self._checked = np.zeros(len(self._chunks), bool)
@@ -155,7 +158,7 @@ class MappedShard:
             last = min(first + self._layout.chunk_rows, self._start + self._n_rows) - 1
             raise CorruptError(
                 f"{self._where} must match its checksums; rows {first} to {last} do not. "
-                "Run `featcache cache verify`, then extract or pull the set again."
+                "Delete the set's directory and extract it again."
             )
         self._checked[chunk] = True
 

@@ -9,6 +9,7 @@ Record: magic, meta length, payload length, CRC-32C of meta + payload (little-en
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -108,9 +109,13 @@ class Spool:
 
 
 def read_batches(path: Path, layout: Layout, shard: int) -> Iterator[Batch]:
-    """Yield the whole batches of the spool at `path`, stopping before a torn tail."""
-    for batch, _ in _records(path, layout, shard):
-        yield batch
+    """Yield the whole batches of the spool at `path`, stopping before a torn tail.
+
+    A spool that was published and removed meanwhile gives none.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for batch, _ in _records(path, layout, shard):
+            yield batch
 
 
 def _records(path: Path, layout: Layout, shard: int) -> Iterator[tuple[Batch, int]]:

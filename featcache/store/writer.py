@@ -29,6 +29,7 @@ from featcache.store.files import (
     json_bytes,
     publish,
     read_json,
+    sync_file,
     temporary_path,
     write_once,
     write_replacing,
@@ -190,16 +191,33 @@ class SetWriter:
         """
         if self.is_sealed:
             return None
-        claim = try_claim(self.work / "claims" / "seal.json")
-        if isinstance(claim, Owner):
-            return claim
+        try:
+            claim = try_claim(self.work / "claims" / "seal.json")
+            if isinstance(claim, Owner):
+                return claim
+            try:
+                self._seal(labels, ids, class_names, provenance)
+            except BaseException:
+                claim.release()
+                raise
+        except FileNotFoundError:  # another process sealed the set and removed the work directory
+            if not self.is_sealed:
+                raise
+        shutil.rmtree(self.work, ignore_errors=True)
+        return None
+
+    def _seal(
+        self,
+        labels: NDArray[np.int64],
+        ids: NDArray[np.str_],
+        class_names: tuple[str, ...],
+        provenance: Mapping[str, Json],
+    ) -> None:
         done = self.done()
         if missing := sorted(set(range(self.layout.n_shards)) - done.keys()):
-            claim.release()
             raise StoreError(f"All shards must be done before sealing; missing: {missing[:10]}.")
         reasons = {int(r): why for one in done.values() for r, why in one["unreadable"].items()}
         if len(reasons) == self.layout.rows:
-            claim.release()
             raise StoreError(
                 f"At least one row must be readable; of {self.path} none is: {reasons[0]} (row 0). "
                 "Check the images, then run the same command again."
@@ -211,20 +229,22 @@ class SetWriter:
         )
         self._place_arrays(arrays)
         shards = [done[shard]["blake3"] for shard in range(self.layout.n_shards)]
+        known = {f"features/{self.layout.shard_path(i)}": one for i, one in enumerate(shards)}
         sealed = {
             "rows": self.layout.rows,
             "readable": self.layout.rows - len(reasons),
             "digest": content_digest(self.spec, self.layout, shards, arrays),
-            "files": list_files(self.path),
+            "files": list_files(self.path, known),
         }
         metadata = group_metadata(self.spec, provenance=provenance, sealed=sealed)
         write_replacing(self.path / GROUP_FILE, json_bytes(metadata), staging=self.work)
-        shutil.rmtree(self.work, ignore_errors=True)
-        return None
 
     def _place_arrays(self, arrays: SmallArrays) -> None:
         staging = temporary_path(self.work)
         write_arrays(staging, arrays)
+        for file in staging.rglob("*"):
+            if file.is_file():
+                sync_file(file)
         for name in _ARRAYS:
             shutil.rmtree(self.path / name, ignore_errors=True)
             (staging / name).rename(self.path / name)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featcache.digest import Json, sha256_json
-from featcache.errors import OptionError
+from featcache.errors import OptionError, ProtocolError
 from featcache.spec import (
+    FORMAT,
     BackboneIdentity,
     ComputeDtype,
     DatasetIdentity,
@@ -20,15 +21,19 @@ from featcache.spec import (
     StoredDtype,
 )
 from featcache.store.cache import Cache
-from featcache.store.feature_set import FeatureSet
+from featcache.store.feature_set import FeatureSet, read_group
 from featcache.store.files import disk_errors, json_bytes, read_json, write_replacing
+from featcache.store.manifest import GROUP_FILE
 
 if TYPE_CHECKING:
     from featcache.backbone import Backbone
-    from featcache.datasets.dataset import Split
+    from featcache.datasets.dataset import DigestMemo, Split
     from featcache.extraction.progress import Progress
     from featcache.extraction.run import Extracted, Options
     from featcache.probes.protocol import Protocol
+
+DIGESTS = "digests.jsonl"
+"""File in a cache that remembers the content digests of image files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +88,7 @@ def extract(
     """
     from featcache.datasets.catalog import open_dataset
     from featcache.datasets.memo import FileDigestMemo
+    from featcache.datasets.source import check_split
     from featcache.extraction.progress import Silent
     from featcache.extraction.run import Options as DefaultOptions
 
@@ -90,11 +96,16 @@ def extract(
     store = Cache(cache)
     source = open_dataset(dataset)
     job = _Job(store, request, tuple(taps), options or DefaultOptions(), progress or Silent())
+    for name in splits:
+        check_split(source, name)
+    job.check()
     done: list[Extracted] = []
-    with FileDigestMemo(store.root / "digests.jsonl") as memo:
+    with FileDigestMemo(store.root / DIGESTS) as memo:
         for name in splits or source.splits:
             split = source.load(name)
-            done += job.extract(split, split.identity(memo))
+            identity = split.identity(memo)
+            memo.save()
+            done += job.extract(split, identity, memo)
     return done
 
 
@@ -114,10 +125,19 @@ class _Job:
         self._protocol = _protocol(request.protocol)
         self._loaded: Backbone | None = None
 
-    def extract(self, split: Split, identity: DatasetIdentity) -> list[Extracted]:
+    def check(self) -> None:
+        """Find out what is wrong with the backbone, taps and precision before images are read."""
+        self._numerics()
+        self._chosen_taps(self._resolve())
+
+    def _numerics(self) -> Numerics:
+        return Numerics(compute=self._request.precision, stored=self._request.stored)
+
+    def extract(self, split: Split, identity: DatasetIdentity, memo: DigestMemo) -> list[Extracted]:
+        """Embed one split at the taps that are not sealed yet."""
         from featcache.extraction.run import Extraction
 
-        numerics = Numerics(compute=self._request.precision, stored=self._request.stored)
+        numerics = self._numerics()
         resolved = self._resolve()
         specs = [
             ExtractionSpec(
@@ -129,13 +149,16 @@ class _Job:
             )
             for tap in self._chosen_taps(resolved)
         ]
+        self._refuse_misfits(specs)
         missing = [spec for spec in specs if not self._is_sealed(spec)]
         computed, began = 0, time.perf_counter()
         if missing:
             run = Extraction(
                 self._cache, split, self._backbone(), missing, self._options, self._progress
             )
-            run.run(self._provenance(resolved))
+            run.run(
+                self._provenance(resolved), is_unchanged=lambda: split.identity(memo) == identity
+            )
             computed = run.computed
         seconds = time.perf_counter() - began
         return [self._record(spec, computed if spec in missing else 0, seconds) for spec in specs]
@@ -156,9 +179,18 @@ class _Job:
 
     def _is_sealed(self, spec: ExtractionSpec) -> bool:
         path = self._cache.path_of(spec)
-        return (path / "zarr.json").exists() and read_json(path / "zarr.json")["attributes"][
-            "sealed"
-        ] is not None
+        return (path / GROUP_FILE).exists() and read_group(path)["sealed"] is not None
+
+    def _refuse_misfits(self, specs: Sequence[ExtractionSpec]) -> None:
+        """Refuse options that contradict the protocol they are given with."""
+        from featcache.probes.protocol import check
+
+        for spec in specs:
+            if self._protocol and (objections := check(self._protocol, spec)):
+                raise ProtocolError(
+                    f"Features for protocol {self._protocol.name} must be what it requires: "
+                    f"{' '.join(objections)} Leave the option out that contradicts it."
+                )
 
     def _provenance(self, resolved: _Resolved) -> dict[str, Json]:
         from featcache.backbones.catalog import BACKBONES
@@ -189,6 +221,7 @@ class _Job:
     def _resolve(self) -> _Resolved:
         """Return what names the backbone: remembered if the same request was seen, else loaded."""
         from featcache.backbones.factory import request_identity
+        from featcache.datasets.decode import DECODE_POLICY
 
         if self._loaded is None:
             identity = request_identity(
@@ -198,7 +231,11 @@ class _Job:
                 transform_overrides=self._overrides(),
                 compute=self._request.precision,
             )
-            path = self._cache.root / "requests" / f"{sha256_json(identity)}.json"
+            path = (
+                self._cache.root
+                / "requests"
+                / f"{sha256_json([FORMAT, DECODE_POLICY, identity])}.json"
+            )
             if identity is not None and path.exists():
                 stored = read_json(path)
                 return _Resolved(

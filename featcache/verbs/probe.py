@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featcache.digest import Json
-from featcache.errors import OptionError
+from featcache.errors import FeatcacheError, OptionError
 from featcache.results import Question, Result, ResultStore
 from featcache.store.cache import Cache, Stored
 from featcache.store.feature_set import FeatureSet
+from featcache.verbs.extract import DIGESTS
 from featcache.verbs.selection import WHOLE, Role, choose_splits, select
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def probe(
         key=key,
         check=lambda spec: check(chosen, spec),
         protocol=chosen.name,
+        identify=lambda role: _fingerprint(store, role),
     )
     question = _question(chosen, backbone, sets, seed)
     kept = ResultStore(store.root)
@@ -126,6 +128,27 @@ def _roles(
     return roles
 
 
+_FILE_SCHEMES = ("imagefolder", "csv")
+"""Sources whose name in the cache says nothing of where they lie."""
+
+
+def _fingerprint(cache: Cache, role: Role) -> str | None:
+    """Return the fingerprint of a role's folder or table as it is now.
+
+    Unchanged files cost a `stat` each. Another source, or one whose images are gone, gives None.
+    """
+    from featcache.datasets.catalog import open_dataset
+    from featcache.datasets.memo import FileDigestMemo
+
+    if role.source.partition(":")[0] not in _FILE_SCHEMES:
+        return None
+    try:
+        with FileDigestMemo(cache.root / DIGESTS) as memo:
+            return open_dataset(role.source).load(role.split).identity(memo).fingerprint
+    except FeatcacheError:
+        return None
+
+
 def _question(protocol: Protocol, backbone: str, sets: Mapping[str, Stored], seed: int) -> Question:
     inputs: dict[str, Json] = {}
     for role, one in sets.items():
@@ -135,6 +158,7 @@ def _question(protocol: Protocol, backbone: str, sets: Mapping[str, Stored], see
             "dataset": one.spec.dataset.name,
             "split": one.spec.dataset.split,
             "rows": one.spec.dataset.rows,
+            "fingerprint": one.spec.dataset.fingerprint,
         }
         kind, _, name = role.partition(":")
         if name:

@@ -19,13 +19,18 @@ class Column:
     metric: str
     others: tuple[str, ...] = ()
     """For 'ood': the datasets to be told from `dataset`."""
+    split: str = "test"
+    version: str = ""
+    """Fingerprint of the scored rows: another version of a dataset is another question."""
+    seed: int = 0
 
     @property
     def heading(self) -> str:
         """Task, metric and OOD datasets; the protocol only if it is not the task's default."""
         task = self.task if self.protocol == f"{self.task}@1" else self.protocol
         versus = f" vs {'+'.join(self.others)}" if self.others else ""
-        return f"{task}{versus} {self.metric}"
+        split = f" ({self.split})" if self.split not in ("test", "all") else ""
+        return f"{task}{versus}{split} {self.metric}"
 
     @property
     def title(self) -> str:
@@ -58,10 +63,10 @@ class Leaderboard:
 def leaderboard(results: Sequence[Result]) -> Leaderboard:
     """Arrange results into a leaderboard.
 
-    Of several results for one cell (another tap or precision, a changed dataset) the newest
-    stands. Rows are sorted by (cells that are missing, mean gap, name), so a backbone that
-    skipped a hard question is not ahead of one that answered it. The gap weighs differences by
-    their size, where a rank counts a tenth of a point like fifty; both are shown.
+    Of several results for one cell (another tap or precision) the newest stands. Rows are sorted
+    by (cells that are missing, mean gap, name), so a backbone that skipped a hard question is not
+    ahead of one that answered it. The gap weighs differences by their size, where a rank counts a
+    tenth of a point like fifty; both are shown.
 
     Args:
         results: Oldest first, as `ResultStore.all` gives them.
@@ -138,7 +143,17 @@ def cell_text(cell: Result | None) -> str:
 def _column(result: Result) -> Column:
     record = result.record
     others = tuple(sorted(record["inputs"].get("ood", {})))
-    return Column(record["dataset"], record["task"], record["protocol"], record["primary"], others)
+    scored = record["inputs"].get("test", {})
+    return Column(
+        dataset=record["dataset"],
+        task=record["task"],
+        protocol=record["protocol"],
+        metric=record["primary"],
+        others=others,
+        split=scored.get("split", "test"),
+        version=scored.get("fingerprint", ""),
+        seed=record["seed"],
+    )
 
 
 def _rank(score: float, scores: list[float]) -> float:

@@ -39,15 +39,17 @@ def recipe(spec: ExtractionSpec) -> dict[str, Json]:
 def choose_splits(available: set[str], *, needs_train: bool) -> tuple[str | None, str]:
     """Choose (train, test) among the cached splits of a dataset.
 
-    Test is the first of test, val, all, train that exists; train is 'train' if it is cached, else
-    'all' (a part of it is then carved out). Train is None if the probe needs none.
+    Test is the first of test, val, all, train that is cached. Train is 'train', or 'all' if that is
+    the only split (a part of it is then carved out); None if the probe needs none. Nothing cached
+    gives the usual names.
     """
-    test = next((name for name in ("test", "val", WHOLE, "train") if name in available), None)
-    if test is None:
-        test = min(available, default="test")
+    order = ("test", "val", WHOLE, "train")
+    test = next((name for name in order if name in available), min(available, default="test"))
     if not needs_train:
         return None, test
-    return ("train" if test != WHOLE else WHOLE), ("test" if test == "train" else test)
+    if test == WHOLE:
+        return WHOLE, WHOLE
+    return "train", ("test" if test == "train" else test)
 
 
 def select(
@@ -59,6 +61,7 @@ def select(
     key: str | None,
     check: Callable[[ExtractionSpec], list[str]],
     protocol: str,
+    identify: Callable[[Role], str | None],
 ) -> dict[str, Stored]:
     """Return the sealed set for each role, all of one recipe.
 
@@ -70,6 +73,8 @@ def select(
         key: Key (prefix) of one of the sets, to choose among recipes.
         check: Gives the protocol's objections to a spec, empty if it fits.
         protocol: Its name, for messages.
+        identify: Gives the fingerprint that a role's source has now; None if it cannot be read,
+            so that features outlive their images.
 
     Raises:
         StoreError: If a role has no sealed set; the message gives the `extract` command.
@@ -81,6 +86,12 @@ def select(
         for role in roles
     }
     for role in roles:
+        if key is not None and any(one.spec.key.startswith(key) for one in found[role.name]):
+            found[role.name] = [one for one in found[role.name] if one.spec.key.startswith(key)]
+        elif (fingerprint := identify(role)) is not None:
+            found[role.name] = [
+                one for one in found[role.name] if one.spec.dataset.fingerprint == fingerprint
+            ]
         if not found[role.name]:
             raise StoreError(_missing(cache, role, roles, backbone, tap, protocol))
     recipes = _shared_recipes(found)
@@ -101,11 +112,22 @@ def select(
 
 
 def _shared_recipes(found: Mapping[str, list[Stored]]) -> dict[str, dict[str, Stored]]:
-    """Group by recipe, keep those that every role has; of several sets of a role the newest."""
+    """Group by recipe, and keep those that every role has.
+
+    Raises:
+        OptionError: If several versions of a dataset are cached and nothing tells which is meant.
+    """
     grouped: dict[str, dict[str, Stored]] = {}
     for role, sets in found.items():
-        for one in sorted(sets, key=lambda s: (s.provenance or {}).get("created", "")):
-            grouped.setdefault(sha256_json(recipe(one.spec)), {})[role] = one
+        for one in sets:
+            other = grouped.setdefault(sha256_json(recipe(one.spec)), {}).setdefault(role, one)
+            if other is not one:
+                name = f"{one.spec.dataset.name}/{one.spec.dataset.split}"
+                raise OptionError(
+                    f"One version of {name} must be meant; several are cached under that name, "
+                    f"with keys {other.spec.key[:12]} and {one.spec.key[:12]}. Give the dataset as "
+                    "it was given to extract (imagefolder:DIR), or choose with --key."
+                )
     return {name: sets for name, sets in grouped.items() if sets.keys() == found.keys()}
 
 
@@ -124,7 +146,12 @@ def _with_default_tap(fitting: dict[str, dict[str, Stored]]) -> dict[str, dict[s
 
 
 def extract_command(
-    backbone: str, roles: Sequence[Role], *, tap: str | None = None, protocol: str | None = None
+    backbone: str,
+    roles: Sequence[Role],
+    *,
+    tap: str | None = None,
+    protocol: str | None = None,
+    all_splits: bool = False,
 ) -> str:
     """Return the command line(s) that extract what `roles` need."""
     sources: dict[str, list[str]] = {}
@@ -135,7 +162,8 @@ def extract_command(
     lines = []
     for source, splits in sources.items():
         words = ["featcache", "extract", "--backbone", backbone, "--dataset", source]
-        words += [word for split in splits for word in ("--split", split)]
+        if not all_splits:
+            words += [word for split in splits for word in ("--split", split)]
         words += ["--tap", tap] if tap else []
         words += ["--protocol", protocol] if protocol and not tap else []
         lines.append(shlex.join(words))
@@ -163,7 +191,7 @@ def _missing(
     return (
         f"The cache {cache.root} must hold a sealed feature set of {role.dataset}/{role.split} by "
         f"{backbone!r}{with_tap}; {got}. Extract it with:\n  "
-        f"{extract_command(backbone, roles, tap=tap, protocol=protocol)}"
+        f"{extract_command(backbone, roles, tap=tap, protocol=protocol, all_splits=not splits)}"
     )
 
 
@@ -186,7 +214,7 @@ def _refusal(
     reasons = sorted({text for sets in recipes.values() for text in _objections(sets, check)})
     return ProtocolError(
         f"Protocol {protocol} does not fit the cached features of {backbone!r}: "
-        f"{'; '.join(reasons)}. Extract what it requires with:\n  {command}"
+        f"{' '.join(reasons)} Extract what it requires with:\n  {command}"
     )
 
 

@@ -100,7 +100,7 @@ def test_ls_of_a_pattern_lists_only_what_matches(run):
         (("cache", "verify", "ffff"), 2, "none does"),
         (("extract", "--backbone", "pixels", "--dataset", "digits", "--device", "gpu"), 2,
          "`device` must be usable"),
-        (("extract", "--backbone", "pixels", "--dataset", "digits", "--precision", "fp8"), 1,
+        (("extract", "--backbone", "pixels", "--dataset", "digits", "--precision", "fp8"), 2,
          "must be one of fp32"),
     ],
 )  # fmt: skip

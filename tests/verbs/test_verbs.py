@@ -10,11 +10,13 @@ from PIL import Image
 import featcache
 from featcache.errors import (
     DatasetError,
+    ExtractionError,
     OptionError,
     ProtocolError,
     StoreError,
     UnknownNameError,
 )
+from featcache.extraction import run as extraction
 from featcache.store.cache import Cache
 from featcache.store.verify import verify
 from featcache.verbs.extract import BackboneRequest
@@ -115,21 +117,51 @@ def test_a_moved_folder_has_the_same_key_and_a_changed_image_another(extract, ph
     assert extract(f"imagefolder:{moved}")[0].spec.key != key
 
 
-def test_after_a_change_the_newest_set_is_probed(extract, probe, photos, cache):
+def test_the_set_of_the_folder_as_it_is_now_is_probed(extract, probe, photos, tmp_path):
+    first = extract(f"imagefolder:{photos}")[0].spec.key
+    aside = tmp_path / "aside"
+    (photos / "blue").rename(aside)
+    second = extract(f"imagefolder:{photos}")[0].spec.key
+
+    def probed(source, **given):
+        return probe(source, **given)[0].record["inputs"]["test"]["key"]
+
+    assert probed(f"imagefolder:{photos}") == second
+    aside.rename(photos / "blue")
+    assert probed(f"imagefolder:{photos}") == first
+    with pytest.raises(OptionError, match="One version of photos/all must be meant; several"):
+        probe("photos")
+    assert probed("photos", key=second[:12]) == second
+
+
+def test_another_folder_of_the_same_name_is_not_probed(extract, probe, photos, tmp_path):
+    other = paint(tmp_path / "other" / "photos", 9, seed=3)
     extract(f"imagefolder:{photos}")
-    shutil.rmtree(photos / "blue")
-    newest = extract(f"imagefolder:{photos}")[0]
-    _backdate(cache, but=newest.path)
-    result, _ = probe("photos")
-    assert result.record["inputs"]["test"]["key"] == newest.spec.key
+    with pytest.raises(StoreError, match="featcache extract --backbone pixels"):
+        probe(f"imagefolder:{other}")
 
 
-def _backdate(cache, but):
-    for path in cache.paths():
-        if path != but:
-            text = (path / "zarr.json").read_text()
-            year = json.loads(text)["attributes"]["provenance"]["created"][:4]
-            (path / "zarr.json").write_text(text.replace(f'"created": "{year}', '"created": "2000'))
+def test_images_that_change_while_they_are_embedded_are_not_sealed(extract, photos, monkeypatch):
+    real = extraction.Extraction._fill
+
+    def fill(self):
+        real(self)
+        Image.new("RGB", (9, 9)).save(photos / "red" / "00.png")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction.Extraction, "_fill", fill)
+        with pytest.raises(ExtractionError, match="Images must not change while"):
+            extract(f"imagefolder:{photos}")
+    assert extract(f"imagefolder:{photos}")[0].computed == 36
+
+
+def test_options_that_contradict_the_protocol_are_refused(extract, photos):
+    with pytest.raises(ProtocolError, match="`tap` must be 'cls' or 'pooled'; got 'logits'"):
+        extract(
+            f"imagefolder:{photos}",
+            backbone=BackboneRequest(name="efficientnet_lite0", protocol="dino-knn@1"),
+            taps=["logits"],
+        )
 
 
 def test_unreadable_images_are_rows_with_a_reason_for_every_backbone(extract, probe, photos, cache):
@@ -163,7 +195,7 @@ def test_a_missing_feature_set_is_answered_with_the_command_that_makes_it(extrac
     with pytest.raises(
         StoreError,
         match=r"it has none. Extract it with:\n  featcache extract "
-        r"--backbone pixels --dataset imagefolder:\S+ --split train --split test",
+        r"--backbone pixels --dataset imagefolder:\S+ --protocol knn@1$",
     ):
         probe(f"imagefolder:{photos}")
     extract(f"imagefolder:{photos}")
