@@ -62,12 +62,12 @@ def check_labels(name: str, features: Features, labels: NDArray[np.int64]) -> No
         )
 
 
-def row_blocks(n_rows: int, row_bytes: int) -> Iterator[slice]:
-    """Yield consecutive slices that cover `n_rows`, each of at most `BLOCK_BYTES` bytes.
+def row_blocks(n_rows: int, row_bytes: int, block_bytes: int = BLOCK_BYTES) -> Iterator[slice]:
+    """Yield consecutive slices that cover `n_rows`, each of at most `block_bytes` bytes.
 
     A single row larger than that makes a block of its own; no rows yield nothing.
     """
-    size = max(1, BLOCK_BYTES // max(1, row_bytes))
+    size = max(1, block_bytes // max(1, row_bytes))
     for start in range(0, n_rows, size):
         yield slice(start, min(start + size, n_rows))
 

@@ -5,14 +5,17 @@
   scikit-learn solves the one-column form, whose strength 2C is our strength C.
 - All strengths share each pass over the features: one product with [W_1 … W_K].
 - Each strength has its own L-BFGS pairs and its own step, and leaves when it has converged.
-- With fewer rows than dimensions the problem is rotated into the space of the rows.
-- Features are centred, which moves only the bias, and divided by one number, which only
-  rescales W and the penalty: the optimum is that of the raw features.
+- With fewer rows than dimensions the problem is reduced to the space of the rows.
+- Features are centred, which moves only the bias, divided by one number, which only rescales
+  W and the penalty, and rotated to their principal axes, which keeps ‖W‖: the optimum is that
+  of the raw features.
+- Along principal axes the variance plus the penalty is a diagonal preconditioner, which halves
+  the passes at least.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,7 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import OptionError
-from featcache.probes.arrays import BLOCK_BYTES, Features, check_features, check_labels, to_float64
+from featcache.probes.arrays import (
+    Features,
+    check_features,
+    check_labels,
+    row_blocks,
+    to_float64,
+)
 from featcache.probes.lbfgs import Problem, descend
 
 if TYPE_CHECKING:
@@ -28,6 +37,7 @@ if TYPE_CHECKING:
 
 _FLOAT64_VALUES = 1 << 24  # up to 128 MiB of features is solved in float64, more in float32
 _FLOAT32_TOL = 1e-5  # what float32 gradients can still resolve
+_PASS_BYTES = 1 << 25  # 32 MiB of features or logits at a time: larger temporaries leave the caches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +54,7 @@ class LogisticPath:
     objective: NDArray[np.float64]
     """Shape (K,), at the optimum, in float64."""
     grad_norm: NDArray[np.float64]
-    """Shape (K,), max |gradient| for centred features of unit mean square norm, in float64; with
-    fewer rows than dimensions, in coordinates of the space that the rows span."""
+    """Shape (K,), ‖gradient‖₂ for centred features of unit mean square norm, in float64."""
     iterations: NDArray[np.int64]
     """Shape (K,), accepted steps."""
     converged: NDArray[np.bool_]
@@ -71,9 +80,8 @@ def fit_path(
         features: Shape (N, D), any float dtype; N < D is fine.
         labels: Shape (N,), class indices from 0, in any subset.
         strengths: The K values of C, each positive; larger is a weaker penalty.
-        tol: Converged when max |gradient| <= tol · min(1, objective), for features centred and
-            scaled to unit mean square norm. 1e-6 brings the objective to about 1e-9 relative.
-            Sets too large for float64 use 1e-5 at least.
+        tol: Converged when ‖gradient‖₂ <= tol · min(1, objective), for features centred and
+            scaled to unit mean square norm. Sets too large for float64 use 1e-5 at least.
         max_iter: Accepted steps per strength.
         device: Torch device that holds the features and does the passes.
 
@@ -100,8 +108,7 @@ def fit_path(
     classes, codes = np.unique(labels, return_inverse=True)
     data = _Design(features, codes, len(classes), device)
     penalties = [1 / (c * len(features) * data.scale**2) for c in strengths]
-    # 1/L for the curvature's bound: ½ (bias² + mean ‖x‖²) of the softmax, both 1, and the L2
-    problems = [Problem(data.start(), 1 / (1 + penalty)) for penalty in penalties]
+    problems = [Problem(data.start(), data.preconditioner(penalty)) for penalty in penalties]
     tol = tol if data.dtype == data.exact else max(tol, _FLOAT32_TOL)
     descend(data.value_and_grad, problems, penalties, tol=tol, max_iter=max_iter)
     return _collect(data, problems, penalties, strengths, classes, tol)
@@ -125,7 +132,7 @@ def _row_space(
 
 
 class _Design:
-    """The features as the solver sees them: centred, scaled by one number, on the device."""
+    """The features as the solver sees them: centred, scaled, along their principal axes."""
 
     def __init__(
         self, features: Features, codes: NDArray[np.intp], n_classes: int, device: str
@@ -135,24 +142,37 @@ class _Design:
         self._torch = torch
         n_rows, self.dim = features.shape
         self.n_rows, self.n_classes, self.device = n_rows, n_classes, device
-        is_small = features.size <= _FLOAT64_VALUES
         self.exact = torch.float64
-        self.dtype = self.exact if is_small else torch.float32
-        total, square = np.zeros(self.dim), 0.0
-        for rows in self._slices(self.dim):
+        self.dtype = self.exact if features.size <= _FLOAT64_VALUES else torch.float32
+        blocks = list(row_blocks(n_rows, 8 * self.dim))
+        total, square = np.zeros(self.dim), np.zeros(self.dim)
+        for rows in blocks:
             total += to_float64("features", features[rows]).sum(axis=0)
         self.mean = total / n_rows  # (D,)
-        for rows in self._slices(self.dim):
-            square += float(((features[rows].astype(np.float64) - self.mean) ** 2).sum())
-        self.scale = float(np.sqrt(square / n_rows)) or 1.0  # all rows equal: any scale does
-        if is_small:
-            features = (features - self.mean) / self.scale
-        self._is_ready = is_small
-        self._features = torch.tensor(features, device=device)
+        for rows in blocks:
+            square += ((features[rows].astype(np.float64) - self.mean) ** 2).sum(axis=0)
+        is_constant = np.sqrt(square / n_rows) <= 1e-12 * np.abs(self.mean)  # rounding alone
+        self.scale = float(np.sqrt(square.sum() / n_rows)) or 1.0  # all rows equal: any does
+        self._rows = torch.empty(features.shape, dtype=self.dtype, device=device)
+        for rows in blocks:
+            self._rows[rows] = torch.from_numpy((features[rows] - self.mean) / self.scale)
+        self._variances, self.axes = self._rotate()
+        self.axes[is_constant] = 0.0
         self._codes = torch.tensor(codes, device=device)
         counts = np.bincount(codes, minlength=n_classes)
         self._log_prior = torch.tensor(np.log(counts / n_rows), dtype=self.dtype, device=device)
-        self._shift = torch.tensor(self.mean, dtype=self.dtype, device=device)
+
+    def _rotate(self) -> tuple[torch.Tensor, NDArray[np.float64]]:
+        """Turn the rows to their principal axes; return the variances (D,) and axes (D, D)."""
+        blocks = list(row_blocks(self.n_rows, 8 * self.dim, _PASS_BYTES))
+        moments = self._torch.zeros(self.dim, self.dim, dtype=self.exact, device=self.device)
+        for rows in blocks:
+            moments += self._rows[rows].T @ self._rows[rows]
+        variances, axes = self._torch.linalg.eigh(moments / self.n_rows)
+        turn = axes.to(self.dtype)
+        for rows in blocks:
+            self._rows[rows] = self._rows[rows] @ turn
+        return variances.clamp_min(0).to(self.dtype), axes.cpu().numpy()
 
     def start(self) -> torch.Tensor:
         """Return the first iterate, shape (D + 1, C): zero weights, the classes' log priors."""
@@ -162,14 +182,17 @@ class _Design:
         theta[-1] = self._log_prior - self._log_prior.mean()
         return theta
 
-    def _slices(self, columns: int) -> Iterator[slice]:
-        size = max(1, BLOCK_BYTES // (8 * columns))
-        for first in range(0, self.n_rows, size):
-            yield slice(first, first + size)
+    def preconditioner(self, penalty: float) -> torch.Tensor:
+        """Return the inverse root of the curvature along each axis, shape (D + 1, 1).
 
-    def _rows(self, rows: slice, dtype: torch.dtype) -> torch.Tensor:
-        block = self._features[rows].to(dtype)
-        return block if self._is_ready else (block - self._shift.to(dtype)) / self.scale
+        Taken where all classes are equally likely and nothing is learnt: each logit then has
+        curvature (1/C) · variance, and the bias has 1/C.
+        """
+        curvature = self._torch.ones(self.dim + 1, 1, dtype=self.dtype, device=self.device)
+        curvature[:-1, 0] = self._variances
+        curvature /= self.n_classes
+        curvature[:-1] += penalty
+        return curvature.rsqrt()
 
     def value_and_grad(
         self, theta: torch.Tensor, penalties: torch.Tensor
@@ -181,8 +204,8 @@ class _Design:
         loss = torch.zeros(count, dtype=torch.float64, device=self.device)
         grad = torch.zeros(count * width, self.dim, dtype=theta.dtype, device=self.device)
         grad_bias = torch.zeros(count, width, dtype=theta.dtype, device=self.device)
-        for rows in self._slices(max(count * width, self.dim)):
-            x = self._rows(rows, theta.dtype)  # (B, D)
+        for rows in row_blocks(self.n_rows, 8 * max(count * width, self.dim), _PASS_BYTES):
+            x = self._rows[rows].to(theta.dtype)  # (B, D)
             logits = torch.addmm(bias, x, weights).view(-1, count, width)  # (B, A, C)
             target = self._codes[rows, None, None].expand(-1, count, 1)
             logits -= logits.amax(dim=2, keepdim=True)
@@ -211,7 +234,7 @@ def _collect(
     classes: NDArray[np.int64],
     tol: float,
 ) -> LogisticPath:
-    """Check each optimum once more in float64, and undo the centring and scaling."""
+    """Check each optimum once more in float64, and undo what was done to the features."""
     import torch
 
     n = len(problems)
@@ -221,9 +244,9 @@ def _collect(
         theta = problem.theta.to(torch.float64)
         penalty = torch.tensor([number], dtype=torch.float64, device=data.device)
         value, grad = data.value_and_grad(theta[None], penalty)
-        objective[row], grad_norm[row] = float(value), float(grad.abs().max())
+        objective[row], grad_norm[row] = float(value), float(grad.norm())
         solved = theta.cpu().numpy()
-        weights[row] = solved[:-1] / data.scale
+        weights[row] = data.axes @ solved[:-1] / data.scale
         biases[row] = solved[-1] - data.mean @ weights[row]
     return LogisticPath(
         strengths=tuple(float(c) for c in strengths),

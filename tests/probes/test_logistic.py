@@ -112,7 +112,7 @@ def test_large_sets_are_solved_in_float32_blocks_to_the_same_optimum(make_cluste
     x, y = make_clusters(300, 16, 4, spread=0.4)
     expected = fit_path(x, y, [1e-3, 0.1])
     monkeypatch.setattr(logistic, "_FLOAT64_VALUES", 0)
-    monkeypatch.setattr(logistic, "BLOCK_BYTES", 8 * 16 * 70)  # five blocks of rows
+    monkeypatch.setattr(logistic, "_PASS_BYTES", 8 * 16 * 70)  # five blocks of rows
     got = fit_path(x.astype(np.float16), y, [1e-3, 0.1])
     np.testing.assert_allclose(got.objective, expected.objective, rtol=1e-3)
     got = fit_path(x, y, [1e-3, 0.1])
