@@ -19,8 +19,9 @@ from featcache.backbones.factory import load_backbone
 from featcache.datasets.catalog import open_dataset
 from featcache.datasets.memo import FileDigestMemo
 from featcache.extraction.allocator import keep_freed_memory
+from featcache.extraction.options import Options
 from featcache.extraction.progress import Silent
-from featcache.extraction.run import Extraction, Options
+from featcache.extraction.run import Extraction
 from featcache.spec import ExtractionSpec
 from featcache.store.cache import Cache
 

@@ -18,7 +18,7 @@ from featcache.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from featcache.extraction.run import Extracted
+    from featcache.extraction.options import Extracted
 
 
 @handled
@@ -61,7 +61,7 @@ def extract(
 
     Example: featcache extract --backbone efficientnet_lite0 --dataset imagefolder:photos
     """
-    from featcache.extraction.run import Options
+    from featcache.extraction.options import Options
     from featcache.verbs.extract import BackboneRequest
     from featcache.verbs.extract import extract as run
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from featcache.extraction.options import Extracted
 from featcache.extraction.progress import Progress
-from featcache.extraction.run import Extracted
 from featcache.results import Result
 from featcache.verbs.extract import extract
 from featcache.verbs.probe import probe

@@ -13,8 +13,9 @@ from PIL import Image
 from featcache.datasets.dataset import DigestMemo, Split
 from featcache.digest import Json, blake3_bytes
 from featcache.errors import UnreadableImageError
+from featcache.extraction.options import Options
 from featcache.extraction.progress import Silent
-from featcache.extraction.run import Extraction, Options
+from featcache.extraction.run import Extraction
 from featcache.spec import BackboneIdentity, ExtractionSpec, Numerics
 from featcache.store.cache import Cache
 from featcache.store.feature_set import FeatureSet

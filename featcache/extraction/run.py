@@ -9,8 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +19,7 @@ from featcache.digest import Json
 from featcache.errors import ExtractionError, StoreError
 from featcache.extraction.embedding import Embedder, resolve_device
 from featcache.extraction.loader import Images, default_workers, load_images
+from featcache.extraction.options import Options
 from featcache.extraction.progress import Progress
 from featcache.extraction.provenance import environment
 from featcache.spec import ExtractionSpec
@@ -34,31 +33,6 @@ CANARIES = 64
 CANARY_COSINE = 0.999
 """Between two GPUs or batch sizes, float16 features agree beyond this; other weights do not."""
 _POLL_S = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How to extract; nothing here changes what is extracted."""
-
-    device: str = "auto"
-    batch_size: int | None = None
-    """None: found by itself."""
-    workers: int | None = None
-    """Decoding processes; None: from the number of cores."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extracted:
-    """One feature set after an extraction."""
-
-    path: Path
-    spec: ExtractionSpec
-    digest: str
-    rows: int
-    unreadable: int
-    computed: int
-    """Rows this process embedded now; 0 if all were cached."""
-    seconds: float
 
 
 class Extraction:

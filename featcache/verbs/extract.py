@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from featcache.digest import Json, sha256_json
 from featcache.errors import OptionError, ProtocolError
+from featcache.extraction.options import Extracted, Options
 from featcache.spec import (
     FORMAT,
     BackboneIdentity,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from featcache.backbone import Backbone
     from featcache.datasets.dataset import DigestMemo, Split
     from featcache.extraction.progress import Progress
-    from featcache.extraction.run import Extracted, Options
     from featcache.probes.protocol import Protocol
 
 DIGESTS = "digests.jsonl"
@@ -90,12 +90,11 @@ def extract(
     from featcache.datasets.memo import FileDigestMemo
     from featcache.datasets.source import check_split
     from featcache.extraction.progress import Silent
-    from featcache.extraction.run import Options as DefaultOptions
 
     request = BackboneRequest(name=backbone) if isinstance(backbone, str) else backbone
     store = Cache(cache)
     source = open_dataset(dataset)
-    job = _Job(store, request, tuple(taps), options or DefaultOptions(), progress or Silent())
+    job = _Job(store, request, tuple(taps), options or Options(), progress or Silent())
     for name in splits:
         check_split(source, name)
     job.check()
@@ -135,8 +134,6 @@ class _Job:
 
     def extract(self, split: Split, identity: DatasetIdentity, memo: DigestMemo) -> list[Extracted]:
         """Embed one split at the taps that are not sealed yet."""
-        from featcache.extraction.run import Extraction
-
         numerics = self._numerics()
         resolved = self._resolve()
         specs = [
@@ -153,6 +150,8 @@ class _Job:
         missing = [spec for spec in specs if not self._is_sealed(spec)]
         computed, began = 0, time.perf_counter()
         if missing:
+            from featcache.extraction.run import Extraction
+
             run = Extraction(
                 self._cache, split, self._backbone(), missing, self._options, self._progress
             )
@@ -164,8 +163,6 @@ class _Job:
         return [self._record(spec, computed if spec in missing else 0, seconds) for spec in specs]
 
     def _record(self, spec: ExtractionSpec, computed: int, seconds: float) -> Extracted:
-        from featcache.extraction.run import Extracted
-
         one = FeatureSet(self._cache.path_of(spec))
         return Extracted(
             path=one.path,

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -70,6 +72,20 @@ def test_a_folder_is_extracted_once_and_probed_without_its_images(extract, probe
     assert result.record["inputs"]["held_out"] == 0.2
     again, stored = probe("photos")
     assert (again.id, stored) == (result.id, True)
+
+
+def test_a_cached_set_is_found_without_torch(extract, photos, cache):
+    extract(f"imagefolder:{photos}")
+    code = (
+        "import sys, featcache\n"
+        "source, cache = sys.argv[1:]\n"
+        "done = featcache.extract(backbone='pixels', dataset=source, cache=cache)\n"
+        "assert done and not any(one.computed for one in done), done\n"
+        "heavy = {'torch', 'timm', 'torchvision', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    command = [sys.executable, "-c", code, f"imagefolder:{photos}", str(cache.root)]
+    subprocess.run(command, check=True)
 
 
 @pytest.mark.parametrize("task", ["linear", "knn", "retrieval"])
