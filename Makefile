@@ -32,7 +32,8 @@ clean:
 .venv/.python:
 	@test -n "$(PYTHON)" || { echo "featcache needs Python 3.11 or newer; none was found. \
 	Install one, or name it: make PYTHON=/path/to/python3"; exit 1; }
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "$(PYTHON) cannot make environments: install its venv \
+	module (Debian: apt install python3-venv), or name another: make PYTHON=/path/to/python3"; exit 1; }
 	$(RUN) pip install --quiet --disable-pip-version-check uv
 	@touch $@
 

@@ -85,6 +85,13 @@ class Protocol:
             runner=entry.target,
         )
 
+    @property
+    def needs_train(self) -> bool:
+        """Whether train rows are needed: by the task, or as the gallery of a retrieval."""
+        from featcache.probes.tasks import TASKS
+
+        return TASKS[self.task].needs_train or self.options.get("gallery") == "train"
+
     def parsed_options(self) -> Options:
         """Return the options of a built-in method as its dataclass."""
         options: Options = parse_options(OPTIONS[self.task], self.options)

@@ -27,6 +27,8 @@ class TaskFacts:
     default_protocol: str
     needs_train: bool = True
     needs_ood: bool = False
+    needs_direction: bool = False
+    """Whether rows are compared by cosine, which a zero row does not have."""
 
 
 TASKS: Mapping[str, TaskFacts] = {
@@ -43,12 +45,14 @@ TASKS: Mapping[str, TaskFacts] = {
             description="Classify test images by a vote of their nearest train images.",
             primary="top1",
             default_protocol="knn@1",
+            needs_direction=True,
         ),
         TaskFacts(
             name="retrieval",
             description="Rank the other test images by similarity; same class is relevant.",
             primary="mean_average_precision",
             default_protocol="retrieval@1",
+            needs_direction=True,
             needs_train=False,
         ),
         TaskFacts(
@@ -56,6 +60,7 @@ TASKS: Mapping[str, TaskFacts] = {
             description="Tell test images from those of other datasets, knowing only train.",
             primary="auroc",
             default_protocol="ood@1",
+            needs_direction=True,
             needs_ood=True,
         ),
     )
@@ -92,7 +97,7 @@ def run_task(protocol: Protocol, inputs: TaskInputs) -> Outcome:
         UnknownNameError: If the protocol's runner cannot be imported.
     """
     facts = TASKS[protocol.task]
-    if facts.needs_train and inputs.train is None:
+    if protocol.needs_train and inputs.train is None:
         raise ShapeError(f"Task {facts.name!r} needs train rows; got none. Extract a train split.")
     if facts.needs_ood and not inputs.ood:
         raise ShapeError(
@@ -110,7 +115,32 @@ def run_task(protocol: Protocol, inputs: TaskInputs) -> Outcome:
                 f"All features must have the same number of dimensions; test has {dim[0]} and "
                 f"{name!r} has {table.features.shape[1]}. Use one backbone and tap for all."
             )
+    for name, table in {"test": inputs.test, **tables}.items():
+        if table is not None:
+            _check_rows(name, table, needs_direction=facts.needs_direction)
     return cast("Runner", load_target(protocol.runner))(protocol, inputs)
+
+
+def _check_rows(name: str, table: Table, *, needs_direction: bool) -> None:
+    """Name the image whose features no method can use."""
+    import numpy as np
+
+    from featcache.probes.arrays import row_blocks
+
+    for block in row_blocks(len(table), 4 * table.features.shape[1]):
+        rows = table.features[block]
+        bad, what = ~np.isfinite(rows).all(axis=1), "finite"
+        if needs_direction and not bad.any():
+            bad, what = (
+                ~rows.any(axis=1),
+                "of non-zero norm, which cosine similarity needs",
+            )
+        if bad.any():
+            first = str(table.ids[block.start + int(bad.argmax())])
+            raise ShapeError(
+                f"Features must be {what}; {int(bad.sum())} rows of {name!r} are not, the first is "
+                f"image {first!r}. Look at that image, or extract again with --stored float32."
+            )
 
 
 def _check_classes(train: Table, test: Table) -> None:

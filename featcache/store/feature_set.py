@@ -24,6 +24,11 @@ BLOCK_ROWS = 8192
 """Rows per streamed block: small enough to stay in a processor's cache."""
 
 
+def is_sealed(path: Path) -> bool:
+    """Tell whether a complete feature set lies at `path`."""
+    return (path / GROUP_FILE).exists() and read_group(path)["sealed"] is not None
+
+
 def read_group(path: Path) -> dict[str, Any]:
     """Return the attributes of the feature set at `path`, sealed or not.
 

@@ -24,7 +24,7 @@ from featcache.errors import CorruptError, StoreError
 from featcache.spec import ExtractionSpec
 from featcache.store.arrays import OK, UNREADABLE, SmallArrays, write_arrays
 from featcache.store.claims import Claim, Owner, try_claim
-from featcache.store.feature_set import read_group
+from featcache.store.feature_set import is_sealed
 from featcache.store.files import (
     json_bytes,
     publish,
@@ -75,7 +75,7 @@ class SetWriter:
     @property
     def is_sealed(self) -> bool:
         """Whether the set is complete."""
-        return (self.path / GROUP_FILE).exists() and read_group(self.path)["sealed"] is not None
+        return is_sealed(self.path)
 
     def done(self) -> dict[int, dict[str, Any]]:
         """Return the records of the published shards by shard."""

@@ -22,9 +22,8 @@ from featcache.spec import (
     StoredDtype,
 )
 from featcache.store.cache import Cache
-from featcache.store.feature_set import FeatureSet, read_group
+from featcache.store.feature_set import FeatureSet, is_sealed
 from featcache.store.files import disk_errors, json_bytes, read_json, write_replacing
-from featcache.store.manifest import GROUP_FILE
 
 if TYPE_CHECKING:
     from featcache.backbone import Backbone
@@ -147,7 +146,7 @@ class _Job:
             for tap in self._chosen_taps(resolved)
         ]
         self._refuse_misfits(specs)
-        missing = [spec for spec in specs if not self._is_sealed(spec)]
+        missing = [spec for spec in specs if not is_sealed(self._cache.path_of(spec))]
         computed, began = 0, time.perf_counter()
         if missing:
             from featcache.extraction.run import Extraction
@@ -173,10 +172,6 @@ class _Job:
             computed=computed,
             seconds=seconds if computed else 0.0,
         )
-
-    def _is_sealed(self, spec: ExtractionSpec) -> bool:
-        path = self._cache.path_of(spec)
-        return (path / GROUP_FILE).exists() and read_group(path)["sealed"] is not None
 
     def _refuse_misfits(self, specs: Sequence[ExtractionSpec]) -> None:
         """Refuse options that contradict the protocol they are given with."""

@@ -113,11 +113,11 @@ def _roles(
     if ood_datasets and not needs.needs_ood:
         raise OptionError(f"Task {protocol.task!r} takes no --ood-dataset; leave it out.")
     name = dataset_name(dataset)
-    train, test = choose_splits(cache.splits(name, backbone), needs_train=needs.needs_train)
+    train, test = choose_splits(cache.splits(name, backbone), needs_train=protocol.needs_train)
     train = train_split or train
     test = test_split or test
     roles = [Role(name="test", dataset=name, source=dataset, split=test)]
-    if needs.needs_train and train is not None:
+    if protocol.needs_train and train is not None:
         roles.insert(0, Role(name="train", dataset=name, source=dataset, split=train))
     for source in ood_datasets:
         other = dataset_name(source)

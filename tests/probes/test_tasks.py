@@ -231,7 +231,7 @@ def test_retrieval_can_search_the_train_rows(inputs):
     outcome = run_task(protocol, inputs)
     assert outcome.details["gallery_rows"] == 160
     assert outcome.n == 90
-    with pytest.raises(ShapeError, match="`gallery: train` needs train rows"):
+    with pytest.raises(ShapeError, match="'retrieval' needs train rows"):
         run_task(protocol, dataclasses.replace(inputs, train=None))
 
 
@@ -277,3 +277,25 @@ def test_tables_that_do_not_fit_are_refused(inputs):
     blank = dataclasses.replace(inputs.train, labels=np.full(160, -1))
     with pytest.raises(ShapeError, match="`train` must have labelled rows; got 160"):
         run_task(linear, dataclasses.replace(inputs, train=blank))
+
+
+@pytest.mark.parametrize(
+    ("value", "task", "message"),
+    [
+        (np.nan, "linear", "must be finite; 1 rows of 'train' are not, the first is image"),
+        (0.0, "knn", "must be of non-zero norm, .* 1 rows of 'train' are not, the first is image"),
+    ],
+)
+def test_an_image_without_usable_features_is_named(inputs, value, task, message):
+    features = inputs.train.features.copy()
+    features[17] = value
+    train = dataclasses.replace(inputs.train, features=features)
+    with pytest.raises(ShapeError, match=message) as error:
+        run_task(default_protocol(task), dataclasses.replace(inputs, train=train))
+    assert repr(str(inputs.train.ids[17])) in str(error.value)
+
+
+def test_only_a_protocol_that_searches_train_needs_it():
+    retrieval = default_protocol("retrieval")
+    assert not retrieval.needs_train
+    assert dataclasses.replace(retrieval, options={"gallery": "train"}).needs_train
