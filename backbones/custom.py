@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import sys
@@ -15,7 +14,7 @@ from featcache.backbone import Backbone, Transform
 from featcache.backbones.request import Request
 from featcache.backbones.transforms import PilTransform, with_overrides
 from featcache.digest import Json, blake3_file
-from featcache.errors import BackboneError, OptionError, UnknownNameError
+from featcache.errors import BackboneError, OptionError, UnknownNameError, did_you_mean
 from featcache.registry import load_target
 from featcache.spec import BackboneIdentity, ComputeDtype, TransformSpec
 
@@ -128,9 +127,9 @@ def _make(name: str) -> tuple[object, Path | None]:
     try:
         factory = load_target(name)
     except UnknownNameError as error:
-        near = difflib.get_close_matches(name.partition(":")[0], SCHEMES, n=1)
-        hint = f" Did you mean {near[0] + ':' + name.partition(':')[2]!r}?" if near else ""
-        raise UnknownNameError(f"{error}{hint}") from error
+        rest = name.partition(":")[2]
+        hint = did_you_mean(name, [f"{scheme}:{rest}" for scheme in SCHEMES])
+        raise UnknownNameError(f"{error} {hint}".rstrip()) from error
     except Exception as error:
         raise BackboneError(
             f"The module of factory {name!r} must be importable; it raised "

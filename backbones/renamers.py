@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from featcache.digest import Json
-from featcache.errors import UnknownNameError
+from featcache.errors import UnknownNameError, did_you_mean
 
 Rename = Callable[[Collection[str], Collection[str]], dict[str, str]]
 """(keys of the file, keys of the model) -> old key to new key; a key left out is dropped."""
@@ -32,10 +31,9 @@ def get_renamer(name: str) -> Renamer:
         UnknownNameError: If there is none; the message lists them.
     """
     if name not in RENAMERS:
-        near = difflib.get_close_matches(name, RENAMERS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UnknownNameError(
-            f"A key renamer must be one of {', '.join(RENAMERS)}; got {name!r}.{hint}"
+            f"A key renamer must be one of {', '.join(RENAMERS)}; got {name!r}. "
+            f"{did_you_mean(name, RENAMERS)}Correct --renamer."
         )
     return RENAMERS[name]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from timm.data import resolve_data_config
 from featcache.backbones.request import Request
 from featcache.backbones.transforms import PilTransform, with_overrides
 from featcache.digest import Json
-from featcache.errors import BackboneError, UnknownNameError
+from featcache.errors import BackboneError, UnknownNameError, did_you_mean
 from featcache.spec import TransformSpec
 
 CLASS_COUNTS = frozenset({1000, 1001, 11221, 11821, 21841, 21842, 21843})
@@ -37,8 +36,7 @@ def config_of(name: str) -> dict[str, Any]:
         config: dict[str, Any] = timm.get_pretrained_cfg(name).to_dict()
         return config
     pool = timm.list_pretrained(f"{architecture}.*") if known else timm.list_models()
-    near = difflib.get_close_matches(name if known else architecture, pool, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(repr(item) for item in near)}? " if near else ""
+    hint = did_you_mean(name if known else architecture, pool, most=3)
     raise UnknownNameError(
         f"timm must have the model; it does not have {name!r}. {hint}"
         'List them with: python -c "import timm; print(*timm.list_pretrained())"'

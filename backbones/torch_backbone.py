@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -13,7 +12,7 @@ from torch import nn
 from featcache.backbone import Transform
 from featcache.backbones.numerics import check_supported, precision
 from featcache.backbones.transforms import normalise
-from featcache.errors import BackboneError, OptionError, ShapeError, UnknownNameError
+from featcache.errors import BackboneError, OptionError, ShapeError, UnknownNameError, did_you_mean
 from featcache.spec import BackboneIdentity, ComputeDtype
 
 Trunk = Callable[[nn.Module, torch.Tensor], Any]
@@ -174,11 +173,10 @@ class TorchBackbone:
             raise OptionError(f"At least one tap must be asked for; got {taps!r}. Name one.")
         for tap in taps:
             if tap not in self._tap_functions:
-                near = difflib.get_close_matches(tap, self._all_taps, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise UnknownNameError(
                     f"A tap of {self._identity.name!r} must be one of "
-                    f"{', '.join(self._all_taps)}; got {tap!r}.{hint}"
+                    f"{', '.join(self._all_taps)}; got {tap!r}. "
+                    f"{did_you_mean(tap, self._all_taps)}Correct the tap."
                 )
 
     def _check_images(self, images: torch.Tensor) -> None:

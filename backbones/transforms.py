@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
@@ -11,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from featcache.digest import Json
-from featcache.errors import OptionError, ShapeError
+from featcache.errors import OptionError, ShapeError, did_you_mean
 from featcache.spec import TransformSpec
 
 if TYPE_CHECKING:
@@ -102,11 +101,9 @@ def with_overrides(spec: TransformSpec, overrides: Mapping[str, Json]) -> Transf
     allowed = [item.name for item in dataclasses.fields(spec) if item.name not in _FIXED]
     for name in overrides:
         if name not in allowed:
-            near = difflib.get_close_matches(name, allowed, n=1)
-            hint = f"Did you mean {near[0]!r}? " if near else ""
             raise OptionError(
                 f"A transform option must be one of {', '.join(allowed)}; got {name!r}. "
-                f"{hint}Correct the protocol."
+                f"{did_you_mean(name, allowed)}Correct the protocol."
             )
     values: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in overrides.items()

@@ -21,6 +21,9 @@ One message, three parts: what must hold; what was got; what to do.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class FeatcacheError(Exception):
     """Root of all errors raised on purpose; the command line prints its message alone."""
@@ -91,3 +94,9 @@ class ExtractionError(FeatcacheError, RuntimeError):
 
 class ProtocolError(FeatcacheError, ValueError):
     """A feature set is not what the protocol requires."""
+
+
+def did_you_mean(name: str, known: Iterable[str], *, most: int = 1) -> str:
+    """Return `Did you mean 'x'? ` with up to `most` names like `name`; empty if none is like it."""
+    near = difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
+    return f"Did you mean {' or '.join(map(repr, near))}? " if near else ""

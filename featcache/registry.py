@@ -7,7 +7,6 @@ is loaded, so listing thousands of names stays cheap.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import importlib
 import warnings
@@ -17,7 +16,7 @@ from importlib import metadata
 from typing import Generic, TypeVar, cast
 
 from featcache.digest import Json
-from featcache.errors import FeatcacheError, UnknownNameError
+from featcache.errors import FeatcacheError, UnknownNameError, did_you_mean
 
 T = TypeVar("T")
 
@@ -72,8 +71,7 @@ class Registry(Generic[T]):
         """
         entries = self._all()
         if name not in entries:
-            near = difflib.get_close_matches(name, entries, n=3, cutoff=0.5)
-            hint = f"Did you mean {' or '.join(repr(item) for item in near)}? " if near else ""
+            hint = did_you_mean(name, entries, most=3)
             raise UnknownNameError(
                 f"{name!r} is not a known {self.kind}. {hint}List them with: {self._list_command}"
             )

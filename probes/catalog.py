@@ -6,15 +6,15 @@ from collections.abc import Callable
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from featcache.probes.protocol import RUNNERS
+from featcache.probes.options import check_choice
+from featcache.probes.protocol import RUNNERS, Protocol
+from featcache.probes.tasks import TASKS, TaskInputs
 from featcache.registry import Entry, Registry
 
 if TYPE_CHECKING:
-    from featcache.probes.protocol import Protocol
-    from featcache.probes.tasks import TaskInputs
     from featcache.results import Outcome
 
-Runner = Callable[["Protocol", "TaskInputs"], "Outcome"]
+Runner = Callable[[Protocol, TaskInputs], "Outcome"]
 
 PROTOCOLS: Registry[Runner] = Registry(
     "protocol", "featcache.probes", list_command="featcache ls protocols"
@@ -36,3 +36,23 @@ def entries() -> dict[str, Entry]:
             facts = yaml.safe_load(file.read_text(encoding="utf-8"))
             found[file.name.removesuffix(".yaml")] = Entry(RUNNERS[facts["task"]], facts)
     return dict(sorted(found.items()))
+
+
+def load_protocol(name: str) -> Protocol:
+    """Return the protocol registered as `name`, such as `knn@1`.
+
+    Raises:
+        UnknownNameError: If there is none; the message gives the nearest names.
+        OptionError: If it has an option that its task does not take.
+    """
+    return Protocol.from_entry(name, PROTOCOLS.get(name))
+
+
+def default_protocol(task: str) -> Protocol:
+    """Return the protocol that a task uses where none is named.
+
+    Raises:
+        OptionError: If there is no such task.
+    """
+    check_choice("task", task, list(TASKS))
+    return load_protocol(TASKS[task].default_protocol)

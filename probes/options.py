@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from featcache.digest import Json
-from featcache.errors import OptionError
+from featcache.errors import OptionError, did_you_mean
 
 Standardise = Literal["none", "zscore", "l2"]
 Search = Literal["grid", "bracket"]
@@ -41,8 +40,8 @@ class LinearOptions:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        _check_choice("search", self.search, get_args(Search))
-        _check_choice("standardise", self.standardise, get_args(Standardise))
+        check_choice("search", self.search, get_args(Search))
+        check_choice("standardise", self.standardise, get_args(Standardise))
         _check_positive_rising("strengths", self.strengths)
         _check_range("held_out", self.held_out, 0, 1)
         _check_range("stop_standard_errors", self.stop_standard_errors, -1e-9, math.inf)
@@ -83,7 +82,7 @@ class RetrievalOptions:
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         _check_ks("k", self.k)
-        _check_choice("gallery", self.gallery, get_args(Gallery))
+        check_choice("gallery", self.gallery, get_args(Gallery))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +109,8 @@ class OodOptions:
                 f"`detectors` must be distinct names, at least one; got {list(self.detectors)}."
             )
         for name in self.detectors:
-            _check_choice("detectors", name, get_args(Detector))
-        _check_choice("primary", self.primary, self.detectors)
+            check_choice("detectors", name, get_args(Detector))
+        check_choice("primary", self.primary, self.detectors)
         _check_at_least("k", self.k, 1)
         _check_range("k_class_share", self.k_class_share, 0, math.inf)
         _check_range("temperature", self.temperature, 0, math.inf)
@@ -145,11 +144,9 @@ def parse_options(kind: type[Any], values: Mapping[str, Json], *, prefix: str = 
     defaults, built = kind(), {}
     for name, value in values.items():
         if name not in fields:
-            near = difflib.get_close_matches(str(name), fields, n=1, cutoff=0.5)
-            hint = f"Did you mean {near[0]!r}? " if near else ""
             raise OptionError(
                 f"An option must be one of {', '.join(sorted(fields))}; got {prefix + str(name)!r}."
-                f" {hint}Correct the name."
+                f" {did_you_mean(str(name), fields)}Correct the name."
             )
         built[name] = _convert(prefix + name, value, getattr(defaults, name))
     return kind(**built)
@@ -176,11 +173,17 @@ def _convert(name: str, value: Json, default: object) -> object:
     )
 
 
-def _check_choice(name: str, got: object, allowed: Sequence[str]) -> None:
+def check_choice(name: str, got: object, allowed: Sequence[str]) -> None:
+    """Refuse what is not one of the allowed names.
+
+    Raises:
+        OptionError: With all of them, and the one most like it.
+    """
     if got not in allowed:
-        near = difflib.get_close_matches(str(got), allowed, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else " Choose one of them."
-        raise OptionError(f"`{name}` must be one of {', '.join(allowed)}; got {got!r}.{hint}")
+        raise OptionError(
+            f"`{name}` must be one of {', '.join(allowed)}; got {got!r}. "
+            f"{did_you_mean(str(got), allowed)}Choose one of them."
+        )
 
 
 def _check_range(name: str, got: float, low: float, high: float) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from featcache.digest import Json, canonical_json
 from featcache.errors import OptionError
-from featcache.probes.options import OPTIONS, Options, parse_options
+from featcache.probes.options import OPTIONS, Options, check_choice, parse_options
+from featcache.probes.tasks import TASKS
 from featcache.registry import Entry
 from featcache.spec import ExtractionSpec
 
@@ -49,7 +49,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         """Check the task and, for a built-in method, each option; fill in the defaults."""
-        _check_names("task", [self.task], list(OPTIONS))
+        check_choice("task", self.task, list(OPTIONS))
         if not self.runner:
             object.__setattr__(self, "runner", RUNNERS[self.task])
         if self.runner == RUNNERS[self.task]:
@@ -65,14 +65,13 @@ class Protocol:
                 task does not take.
         """
         fields = {item.name for item in dataclasses.fields(cls)} - {"name", "runner"}
-        _check_names(f"{name}: field", list(entry.facts), sorted(fields))
+        for field_name in entry.facts:
+            check_choice(f"{name}: field", field_name, sorted(fields))
         facts = dict(entry.facts)
         requires = facts.pop("requires", {})
-        _check_names(
-            f"{name}: requires",
-            list(requires),
-            [item.name for item in dataclasses.fields(Requires)],
-        )
+        for field_name in requires:
+            known = [item.name for item in dataclasses.fields(Requires)]
+            check_choice(f"{name}: requires", field_name, known)
         if missing := {"task", "options"} - facts.keys():
             raise OptionError(
                 f"A protocol must state its task and options; {name!r} lacks "
@@ -88,38 +87,12 @@ class Protocol:
     @property
     def needs_train(self) -> bool:
         """Whether train rows are needed: by the task, or as the gallery of a retrieval."""
-        from featcache.probes.tasks import TASKS
-
         return TASKS[self.task].needs_train or self.options.get("gallery") == "train"
 
     def parsed_options(self) -> Options:
         """Return the options of a built-in method as its dataclass."""
         options: Options = parse_options(OPTIONS[self.task], self.options)
         return options
-
-
-def load_protocol(name: str) -> Protocol:
-    """Return the protocol registered as `name`, such as `knn@1`.
-
-    Raises:
-        UnknownNameError: If there is none; the message gives the nearest names.
-        OptionError: If it has an option that its task does not take.
-    """
-    from featcache.probes.catalog import PROTOCOLS
-
-    return Protocol.from_entry(name, PROTOCOLS.get(name))
-
-
-def default_protocol(task: str) -> Protocol:
-    """Return the protocol that a task uses where none is named.
-
-    Raises:
-        OptionError: If there is no such task.
-    """
-    from featcache.probes.tasks import TASKS
-
-    _check_names("task", [task], list(TASKS))
-    return load_protocol(TASKS[task].default_protocol)
 
 
 def check(protocol: Protocol, spec: ExtractionSpec) -> list[str]:
@@ -149,14 +122,6 @@ def check(protocol: Protocol, spec: ExtractionSpec) -> list[str]:
 
 def _either(allowed: Sequence[object]) -> str:
     return " or ".join(repr(item) for item in allowed)
-
-
-def _check_names(kind: str, names: Sequence[str], allowed: Sequence[str]) -> None:
-    for name in names:
-        if name not in allowed:
-            near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else " Choose one of them."
-            raise OptionError(f"`{kind}` must be one of {', '.join(allowed)}; got {name!r}.{hint}")
 
 
 def _plain(value: Json) -> Json:

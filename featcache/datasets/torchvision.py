@@ -7,7 +7,6 @@ unpickles CIFAR's files, after it has checked their MD5.
 
 from __future__ import annotations
 
-import difflib
 import os
 import warnings
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from featcache.datasets.images import ArrayImages, FileImages
 from featcache.datasets.named import DATA_VARIABLE, data_root, facts_of, named
 from featcache.datasets.source import LoadedDataset, Source, order_splits, text_id
 from featcache.digest import Json
-from featcache.errors import DatasetError, UnknownNameError
+from featcache.errors import DatasetError, UnknownNameError, did_you_mean
 
 PREFIX = "torchvision:"
 
@@ -57,8 +56,7 @@ def _splits(name: str) -> Mapping[str, Mapping[str, Json]]:
     """Return our split names and the arguments torchvision takes for each."""
     known = {key.removeprefix(PREFIX): key for key in named() if key.startswith(PREFIX)}
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(PREFIX + item for item in near)}? " if near else ""
+        hint = did_you_mean(PREFIX + name, known.values(), most=3)
         raise UnknownNameError(
             f"{PREFIX}{name} is not a known dataset. {hint}"
             "List them with: featcache ls datasets 'torchvision:*'"

@@ -289,6 +289,6 @@ def _resolve(backbone: Backbone) -> _Resolved:
 
 
 def _protocol(name: str | None) -> Protocol | None:
-    from featcache.probes.protocol import load_protocol
+    from featcache.probes.catalog import load_protocol
 
     return load_protocol(name) if name is not None else None

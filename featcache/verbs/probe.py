@@ -65,7 +65,8 @@ def probe(
         StoreError: If a feature set is missing; the message gives the `extract` command.
         ProtocolError: If the cached features are not what the protocol requires.
     """
-    from featcache.probes.protocol import check, default_protocol, load_protocol
+    from featcache.probes.catalog import default_protocol, load_protocol
+    from featcache.probes.protocol import check
 
     if protocol is None and task is None:
         raise OptionError("A probe needs a task or a protocol; got neither. Add --task linear.")
@@ -189,7 +190,7 @@ def _answer(
 ) -> Result:
     from featcache.extraction.embedding import resolve_device
     from featcache.extraction.provenance import environment
-    from featcache.probes.tasks import run_task
+    from featcache.probes.run import run_task
 
     on = resolve_device(device)
     began = time.perf_counter()

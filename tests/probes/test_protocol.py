@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from featcache.errors import OptionError, UnknownNameError
-from featcache.probes.catalog import PROTOCOLS, entries
+from featcache.probes.catalog import PROTOCOLS, default_protocol, entries, load_protocol
 from featcache.probes.options import KnnOptions, LinearOptions, OodOptions, parse_options
-from featcache.probes.protocol import Protocol, check, default_protocol, load_protocol
+from featcache.probes.protocol import Protocol, check
 from featcache.probes.tasks import TASKS
 from featcache.registry import Entry
 from featcache.spec import (
@@ -152,7 +152,7 @@ def test_whole_numbers_stand_for_floats():
 def test_listing_loads_nothing_heavy():
     code = (
         "import sys, featcache.probes.tasks, featcache.probes.catalog, featcache.probes.protocol\n"
-        "from featcache.probes.protocol import load_protocol\n"
+        "from featcache.probes.catalog import load_protocol\n"
         "import featcache.statistics, featcache.probes.splits, featcache.probes.adapters\n"
         "featcache.probes.catalog.PROTOCOLS.load('knn@1'); load_protocol('clip-logreg@1')\n"
         "heavy = {'torch', 'faiss', 'sklearn', 'scipy', 'pandas', 'zarr'} & sys.modules.keys()\n"

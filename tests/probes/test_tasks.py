@@ -8,8 +8,9 @@ import pytest
 from scipy.stats import ortho_group
 
 from featcache.errors import ShapeError
-from featcache.probes.protocol import default_protocol, load_protocol
-from featcache.probes.tasks import TASKS, TaskInputs, run_task
+from featcache.probes.catalog import default_protocol, load_protocol
+from featcache.probes.run import run_task
+from featcache.probes.tasks import TASKS, TaskInputs
 from featcache.registry import load_target
 from featcache.store.table import Table
 

@@ -1,0 +1,92 @@
+"""The one way to run a protocol on feature tables, and what is checked before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from featcache.errors import ShapeError
+from featcache.probes.arrays import row_blocks
+from featcache.probes.tasks import TASKS, TaskInputs
+from featcache.registry import load_target
+
+if TYPE_CHECKING:
+    from featcache.probes.catalog import Runner
+    from featcache.probes.protocol import Protocol
+    from featcache.results import Outcome
+    from featcache.store.table import Table
+
+
+def run_task(protocol: Protocol, inputs: TaskInputs) -> Outcome:
+    """Run a protocol on feature tables.
+
+    The order of the rows changes nothing: whatever depends on it uses the order of the ids.
+
+    Args:
+        protocol: Method and options; whether it fits the features is for `protocol.check`.
+        inputs: The tables that the task needs; others are ignored.
+
+    Returns:
+        Metrics, intervals, per-sample predictions and details.
+
+    Raises:
+        ShapeError: If a table is missing or has no usable rows, or if tables do not fit.
+        UnknownNameError: If the protocol's runner cannot be imported.
+    """
+    facts = TASKS[protocol.task]
+    if protocol.needs_train and inputs.train is None:
+        raise ShapeError(f"Task {facts.name!r} needs train rows; got none. Extract a train split.")
+    if facts.needs_ood and not inputs.ood:
+        raise ShapeError(
+            f"Task {facts.name!r} needs at least one OOD dataset; got none. Extract another one."
+        )
+    if "test" in inputs.ood:
+        raise ShapeError("An OOD dataset must not be called 'test'; got one. Rename it.")
+    if inputs.train is not None:
+        _check_classes(inputs.train, inputs.test)
+    tables = {"train": inputs.train, **inputs.ood} if facts.needs_ood else {"train": inputs.train}
+    dim = inputs.test.features.shape[1:]
+    for name, table in tables.items():
+        if table is not None and table.features.shape[1:] != dim:
+            raise ShapeError(
+                f"All features must have the same number of dimensions; test has {dim[0]} and "
+                f"{name!r} has {table.features.shape[1]}. Use one backbone and tap for all."
+            )
+    for name, table in {"test": inputs.test, **tables}.items():
+        if table is not None:
+            _check_rows(name, table, needs_direction=facts.needs_direction)
+    return cast("Runner", load_target(protocol.runner))(protocol, inputs)
+
+
+def _check_rows(name: str, table: Table, *, needs_direction: bool) -> None:
+    """Name the image whose features no method can use."""
+    for block in row_blocks(len(table), 4 * table.features.shape[1]):
+        rows = table.features[block]
+        bad, what = ~np.isfinite(rows).all(axis=1), "finite"
+        if needs_direction and not bad.any():
+            bad, what = (
+                ~rows.any(axis=1),
+                "of non-zero norm, which cosine similarity needs",
+            )
+        if bad.any():
+            first = str(table.ids[block.start + int(bad.argmax())])
+            raise ShapeError(
+                f"Features must be {what}; {int(bad.sum())} rows of {name!r} are not, the first is "
+                f"image {first!r}. Look at that image, or extract again with --stored float32."
+            )
+
+
+def _check_classes(train: Table, test: Table) -> None:
+    if train.class_names == test.class_names:
+        return
+    pairs = zip(train.class_names, test.class_names, strict=False)
+    number, differ = next(
+        ((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1]),
+        (min(len(train.class_names), len(test.class_names)), ("...", "...")),
+    )
+    raise ShapeError(
+        f"Train and test must have the same classes in the same order; got {len(train.class_names)}"
+        f" and {len(test.class_names)}, first different at class {number}: {differ[0]!r} and "
+        f"{differ[1]!r}. Give both splits one list of class names."
+    )
