@@ -131,9 +131,11 @@ def _runs(owner: Owner) -> bool:
 
 
 def _host() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    suffix = boot.read_text().strip()[:8] if boot.exists() else ""
-    return f"{platform.node()}-{suffix}"
+    """Return what process ids are unique in: the machine since its start, and the container."""
+    boot, container = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    since = boot.read_text().strip()[:8] if boot.exists() else ""
+    space = str(container.readlink()) if container.is_symlink() else ""
+    return "-".join(filter(None, (platform.node(), since, space)))
 
 
 def _start_time(pid: int) -> str:
