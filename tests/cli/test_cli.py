@@ -148,8 +148,13 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_resumes(cache, tmp_path):
         "        return x.mean((2, 3))\n"
         "def build(): return Slow()\n"
     )
+    # a shell makes the jobs it starts with `&` ignore SIGINT, and so those that they start
+    start = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from featcache.cli import main; main()"
+    )
     command = [
-        *(sys.executable, "-c", "from featcache.cli import main; main()", "extract"),
+        *(sys.executable, "-c", start, "extract"),
         *("--backbone", "slow_for_test:build", "--dataset", "digits?rows=300", "--split", "train"),
         *("--batch-size", "8", "--cache", str(cache.root)),
     ]
