@@ -1,27 +1,29 @@
 """The small arrays beside the features: labels, ids and the ledger of unreadable rows.
 
-Compressed with zstd and checked by CRC-32C, written and read by zarr-python. Ids are stored as
-a matrix of UTF-8 bytes padded with zeros, which every Zarr reader in any language can open.
+Each is a Zarr v3 array of one uncompressed chunk with its CRC-32C, so that a file has exactly the
+size its metadata declares and nothing is inflated. Ids are stored as a matrix of UTF-8 bytes
+padded with zeros, which every Zarr reader in any language can open.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from featcache.digest import Json
 from featcache.errors import CorruptError, StoreError
-from featcache.store.files import read_json
+from featcache.store.files import json_bytes, read_json
+from featcache.store.layout import CRC_BYTES
 
 OK, UNREADABLE = 1, 2
 """Ledger values; 0 means missing and never stands in a sealed set."""
-
-_CHUNK_ROWS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,60 +69,90 @@ def write_arrays(root: Path, arrays: SmallArrays) -> None:
     _write(root / "status", arrays.status, {"reasons": reasons})
 
 
-def read_arrays(root: Path) -> SmallArrays:
-    """Read back what `write_arrays` wrote.
+def read_arrays(root: Path, rows: int) -> SmallArrays:
+    """Read back what `write_arrays` wrote for a set of `rows` rows.
 
     Raises:
-        CorruptError: If an array is missing or damaged.
+        CorruptError: If an array is missing, damaged or of another length.
     """
     try:
+        labels, naming = _read(root / "labels", "int64", rows)
+        ids, _ = _read(root / "ids", "uint8", rows, ndim=2)
+        status, ledger = _read(root / "status", "uint8", rows)
         return SmallArrays(
-            labels=_read(root / "labels").astype(np.int64, copy=False),
-            class_names=tuple(_attributes(root / "labels")["class_names"]),
-            ids=decode_ids(_read(root / "ids")),
-            status=_read(root / "status"),
-            reasons={int(r): why for r, why in _attributes(root / "status")["reasons"].items()},
+            labels=labels,
+            class_names=tuple(naming["class_names"]),
+            ids=decode_ids(ids),
+            status=status,
+            reasons={int(row): why for row, why in ledger["reasons"].items()},
         )
-    except CorruptError:
-        raise
-    except Exception as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, CorruptError):
+            raise
         raise CorruptError(
-            f"{root} must hold the arrays labels, ids and status; {error}. "
+            f"{root} must hold the arrays labels, ids and status; {type(error).__name__}: {error}. "
             "Run `featcache cache verify`, then delete the set's directory and extract it again."
         ) from error
 
 
-def _attributes(path: Path) -> dict[str, Any]:
-    metadata: Json = read_json(path / "zarr.json")
-    return dict(metadata["attributes"])
-
-
 def _write(path: Path, values: NDArray[Any], attributes: dict[str, Json]) -> None:
-    import zarr
-    from zarr.codecs import Crc32cCodec, ZstdCodec
-
-    array = zarr.create_array(
-        store=str(path),
-        shape=values.shape,
-        dtype=values.dtype,
-        chunks=(min(_CHUNK_ROWS, max(1, len(values))), *values.shape[1:]),
-        compressors=[ZstdCodec(level=3), Crc32cCodec()],
-        attributes=attributes,
-        overwrite=True,
-        config={"write_empty_chunks": True},  # a chunk of zeros is not a missing chunk
-    )
-    array[...] = values
+    values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    file = path / _chunk_path(values.ndim)
+    file.parent.mkdir(parents=True)
+    data = values.reshape(-1).view(np.uint8).data
+    with file.open("xb") as out:
+        out.write(data)
+        out.write(crc32c.crc32c(data).to_bytes(CRC_BYTES, "little"))
+    metadata = _metadata(values.shape, values.dtype.name, attributes)
+    (path / "zarr.json").write_bytes(json_bytes(metadata))
 
 
-def _read(path: Path) -> NDArray[Any]:
-    """Read a whole array; a missing chunk raises, where Zarr alone would give zeros."""
-    import zarr
+def _read(path: Path, dtype: str, rows: int, ndim: int = 1) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Return a whole array and its attributes.
 
-    array = zarr.open_array(str(path), mode="r")
-    if array.nchunks_initialized != array.nchunks:
-        missing = array.nchunks - array.nchunks_initialized
+    Nothing is allocated beyond what the file holds, whatever the metadata claims.
+    """
+    metadata: Json = read_json(path / "zarr.json")
+    shape, attributes = tuple(metadata["shape"]), metadata["attributes"]
+    if metadata != _metadata(shape, dtype, attributes) or shape[0] != rows or len(shape) != ndim:
         raise CorruptError(
-            f"{path} must hold {array.nchunks} chunks; {missing} are missing. "
-            "Run `featcache cache verify`, then delete the set's directory and extract it again."
+            f"{path / 'zarr.json'} must describe {rows} values of type {dtype} as featcache "
+            "stores them; it does not. Delete the set's directory and extract it again."
         )
-    return np.asarray(array[...])
+    file = path / _chunk_path(ndim)
+    expected = math.prod(shape) * np.dtype(dtype).itemsize + CRC_BYTES
+    if file.stat().st_size != expected:
+        raise CorruptError(
+            f"{file} must have {expected} bytes; it has {file.stat().st_size}. "
+            "Delete the set's directory and extract it again."
+        )
+    data = file.read_bytes()
+    if crc32c.crc32c(data[:-CRC_BYTES]) != int.from_bytes(data[-CRC_BYTES:], "little"):
+        raise CorruptError(
+            f"{file} must match its checksum; it does not. "
+            "Delete the set's directory and extract it again."
+        )
+    values = np.frombuffer(data, np.dtype(dtype).newbyteorder("<"), count=math.prod(shape))
+    return values.reshape(shape).astype(dtype, copy=False), dict(attributes)
+
+
+def _chunk_path(ndim: int) -> str:
+    return "/".join(["c", *("0" for _ in range(ndim))])
+
+
+def _metadata(shape: tuple[int, ...], dtype: str, attributes: dict[str, Json]) -> dict[str, Json]:
+    """Return the `zarr.json` of an array in one chunk."""
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(shape)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "codecs": [
+            {"name": "bytes", "configuration": {"endian": "little"}},
+            {"name": "crc32c"},
+        ],
+        "attributes": attributes,
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +19,9 @@ from featcache.store.layout import Layout, parse_layout
 from featcache.store.manifest import GROUP_FILE
 from featcache.store.shard import MappedShard
 from featcache.store.table import Table
+
+if TYPE_CHECKING:
+    import zarr
 
 BLOCK_ROWS = 8192
 """Rows per streamed block: small enough to stay in a processor's cache."""
@@ -124,7 +127,7 @@ class FeatureSet:
     @cached_property
     def arrays(self) -> SmallArrays:
         """Labels, ids and ledger, read at once on first use."""
-        return read_arrays(self.path)
+        return read_arrays(self.path, self.rows)
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -228,6 +231,12 @@ class FeatureSet:
             ids=self.ids[rows],
             class_names=self.class_names,
         )
+
+    def zarr(self) -> zarr.Group:
+        """Return the set as a read-only Zarr group, for tools that take one."""
+        import zarr
+
+        return zarr.open_group(self.path, mode="r")
 
     def _read_range(self, start: int, out: NDArray[np.floating]) -> None:
         done = 0

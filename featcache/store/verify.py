@@ -127,6 +127,6 @@ def _check_digest(path: Path) -> list[Problem]:
     if sorted(shards) != list(range(one.layout.n_shards)):
         return [Problem(GROUP_FILE, "does not list every shard")]
     ordered = [shards[number] for number in sorted(shards)]
-    if content_digest(one.spec, one.layout, ordered, read_arrays(path)) != one.digest:
+    if content_digest(one.spec, one.layout, ordered, read_arrays(path, one.rows)) != one.digest:
         return [Problem(GROUP_FILE, "has a content digest that its files do not give")]
     return []

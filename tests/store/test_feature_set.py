@@ -16,7 +16,8 @@ def one(cache, small_chunks):
 
 
 def test_the_set_is_plain_zarr_with_everything_a_probe_needs(one):
-    group = zarr.open_group(one.path, mode="r")
+    group = one.zarr()
+    assert isinstance(group, zarr.Group)
     assert sorted(group.array_keys()) == ["features", "ids", "labels", "status"]
     np.testing.assert_array_equal(group["features"][...], one.features())
     np.testing.assert_array_equal(group["labels"][...], one.labels)
@@ -82,7 +83,7 @@ def test_a_missing_set_says_how_to_list(tmp_path):
 @pytest.mark.parametrize("name", ["labels", "ids", "status"])
 def test_a_missing_chunk_of_a_small_array_is_never_zeros(one, name):
     shutil.rmtree(one.path / name / "c")
-    with pytest.raises(CorruptError, match="1 are missing"):
+    with pytest.raises(CorruptError, match="FileNotFoundError"):
         FeatureSet(one.path).arrays  # noqa: B018
 
 
