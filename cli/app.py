@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from featcache.cli import cache, extract, ls, probe, quickstart, report
+from featcache.cli import cache, extract, ls, probe, quickstart, report, share
 
 app = typer.Typer(
     name="featcache",
@@ -21,6 +21,11 @@ app.command("extract")(extract.extract)
 app.command("probe")(probe.probe)
 app.command("report")(report.report)
 app.command("ls")(ls.ls)
+cache.app.command("push")(share.push)
+cache.app.command("pull")(share.pull)
+cache.app.command("ls-remote")(share.ls_remote)
+cache.app.command("index")(share.index)
+cache.app.command("keygen")(share.keygen)
 app.add_typer(cache.app, name="cache")
 
 

@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar, cast
+from typing import Annotated, Any, NoReturn, ParamSpec, Self, TypeVar, cast
 
 import typer
 
@@ -153,3 +153,45 @@ class Bar:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+class ByteBar:
+    """A progress bar on stderr in bytes per second; silent without a terminal."""
+
+    def __init__(self, label: str) -> None:
+        """Show nothing before it is entered."""
+        self._label = label
+        self._progress: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        """Draw the bar, if stderr is a terminal."""
+        if sys.stderr.isatty():
+            from rich import progress
+            from rich.console import Console
+
+            self._progress = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.DownloadColumn(),
+                progress.TransferSpeedColumn(),
+                console=Console(stderr=True),
+            )
+            self._task = self._progress.add_task(self._label, total=None)
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the bar as it stands."""
+        if self._progress is not None:
+            self._progress.stop()
+
+    def begin(self, total: int) -> None:
+        """Learn how many bytes there are."""
+        if self._progress is not None:
+            self._progress.update(self._task, total=total)
+
+    def advance(self, n_bytes: int) -> None:
+        """Count bytes."""
+        if self._progress is not None:
+            self._progress.advance(self._task, n_bytes)

@@ -16,6 +16,7 @@ from featcache.cli.console import (
     note,
     print_json,
 )
+from featcache.cli.share import NoRemoteOption, RemoteOption, chosen
 
 if TYPE_CHECKING:
     from featcache.extraction.options import Extracted
@@ -53,6 +54,8 @@ def extract(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Decoding processes (default: from the cores).")
     ] = None,
+    remote: RemoteOption = None,
+    no_remote: NoRemoteOption = False,
     cache: CacheOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -80,6 +83,7 @@ def extract(
         cache=cache,
         options=Options(device=device, batch_size=batch_size, workers=workers),
         progress=Bar(),
+        remotes=chosen(remote, no_remote),
     )
     if as_json:
         print_json([_json(one) for one in done])

@@ -11,9 +11,11 @@ from featcache.cli.console import (
     DebugOption,
     JsonOption,
     handled,
+    note,
     print_json,
     print_table,
 )
+from featcache.cli.share import NoRemoteOption, RemoteOption, chosen
 
 if TYPE_CHECKING:
     from featcache.results import Result
@@ -38,6 +40,8 @@ def probe(
     test_split: Annotated[str | None, typer.Option(help="Split to score.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    remote: RemoteOption = None,
+    no_remote: NoRemoteOption = False,
     cache: CacheOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -61,6 +65,8 @@ def probe(
         seed=seed,
         device=device,
         cache=cache,
+        remotes=chosen(remote, no_remote),
+        note=note,
     )
     if as_json:
         print_json({**result.record, "path": str(result.path), "was_stored": was_stored})

@@ -13,6 +13,7 @@
     ├── StoreError (OSError)               the cache cannot be read or written
     │   ├── UnsealedError                  a feature set is not complete yet
     │   └── CorruptError                   stored bytes do not match their checksum
+    ├── RemoteError (OSError)              a remote cannot be reached, or refuses
     ├── ExtractionError (RuntimeError)     extraction stopped; what was done is kept
     └── ProtocolError (ValueError)         a feature set is not what a protocol requires
 
@@ -86,6 +87,10 @@ class UnsealedError(StoreError):
 
 class CorruptError(StoreError):
     """Stored bytes do not match their checksum."""
+
+
+class RemoteError(FeatcacheError, OSError):
+    """A remote cannot be reached, or refuses what was asked."""
 
 
 class ExtractionError(FeatcacheError, RuntimeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import os
 import re
@@ -100,6 +101,19 @@ class Cache:
                 yield Stored(path, spec, group["provenance"], group["sealed"])
             except FeatcacheError:
                 continue
+
+    def matching(self, pattern: str) -> list[Stored]:
+        """Return the sets whose dataset/split/backbone fit a shell pattern, by path.
+
+        The start of a key fits too.
+        """
+        features = self.root / "features"
+        return [
+            one
+            for one in self.stored()
+            if fnmatch.fnmatchcase(one.path.parent.relative_to(features).as_posix(), pattern)
+            or one.spec.key.startswith(pattern)
+        ]
 
     def find(
         self, *, dataset: str, split: str, backbone: str, tap: str | None = None

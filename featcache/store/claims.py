@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from featcache.errors import ExtractionError
 from featcache.store.files import json_bytes, temporary_path, write_once
+from featcache.store.processes import host, is_running, start_time
 
 EXPIRY_S = 120.0
 """Seconds without a sign of life after which another machine's claim is stale."""
@@ -37,7 +37,7 @@ class Owner:
 
 def this_process() -> Owner:
     """Return the owner that stands for the running process."""
-    return Owner(host=_host(), pid=os.getpid(), started=_start_time(os.getpid()))
+    return Owner(host=host(), pid=os.getpid(), started=start_time(os.getpid()))
 
 
 class Claim:
@@ -78,7 +78,7 @@ def try_claim(path: Path) -> Claim | Owner:
         owner = read_owner(path)
         if owner == me:
             break
-        if owner is not None and _is_alive(owner, path):
+        if owner is not None and is_alive(owner, path):
             return owner
         _take_away(path)
     return Claim(path)
@@ -99,7 +99,7 @@ def _take_away(path: Path) -> None:
     try:
         path.rename(grave)
         owner = read_owner(grave)
-        if owner is not None and owner.host == _host() and _runs(owner):
+        if owner is not None and owner.host == host() and is_running(owner.pid, owner.started):
             os.link(grave, path)  # a newcomer had claimed it in between: give it back
     except (FileNotFoundError, FileExistsError):
         pass
@@ -107,9 +107,19 @@ def _take_away(path: Path) -> None:
         grave.unlink(missing_ok=True)
 
 
-def _is_alive(owner: Owner, path: Path) -> bool:
-    if owner.host == _host():
-        return _runs(owner)
+def living_owner(work: Path) -> Owner | None:
+    """Return a living process that holds a claim in a set's work directory; None if none does."""
+    for path in sorted((work / "claims").glob("*.json")):
+        owner = read_owner(path)
+        if owner is not None and is_alive(owner, path):
+            return owner
+    return None
+
+
+def is_alive(owner: Owner, path: Path) -> bool:
+    """Tell whether the owner of the claim at `path` may still be at work."""
+    if owner.host == host():
+        return is_running(owner.pid, owner.started)
     try:
         probe = temporary_path(path.parent)
         probe.touch()
@@ -118,31 +128,3 @@ def _is_alive(owner: Owner, path: Path) -> bool:
         return now - path.stat().st_mtime < EXPIRY_S
     except FileNotFoundError:
         return False
-
-
-def _runs(owner: Owner) -> bool:
-    try:
-        os.kill(owner.pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return _start_time(owner.pid) == owner.started
-
-
-def _host() -> str:
-    """Return what process ids are unique in: the machine since its start, and the container."""
-    boot, container = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
-    since = boot.read_text().strip()[:8] if boot.exists() else ""
-    space = str(container.readlink()) if container.is_symlink() else ""
-    return "-".join(filter(None, (platform.node(), since, space)))
-
-
-def _start_time(pid: int) -> str:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    if fields[0] == "Z":
-        return "ended"
-    return fields[19]

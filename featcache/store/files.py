@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from featcache.digest import Json
-from featcache.errors import CorruptError, StoreError
+from featcache.errors import CorruptError, FeatcacheError, StoreError
+from featcache.store.processes import host, is_running, start_time
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
+TEMPORARY_PREFIX = ".tmp-"
+_TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)-(?P<started>\d*)-(?P<host>[0-9a-f]{8})-[0-9a-f]{32}")
 MAX_JSON_BYTES = 64 << 20
+MAX_JSON_DEPTH = 50
 
 
 @contextmanager
@@ -23,7 +29,7 @@ def disk_errors(path: Path, action: str) -> Iterator[None]:
     """Turn an `OSError` inside the block into a `StoreError` that says what to do."""
     try:
         yield
-    except StoreError:
+    except FeatcacheError:
         raise
     except OSError as error:
         if error.errno in _NO_SPACE:
@@ -38,8 +44,22 @@ def disk_errors(path: Path, action: str) -> Iterator[None]:
 
 
 def temporary_path(directory: Path) -> Path:
-    """Return a name in `directory` that no other process uses."""
-    return directory / f".tmp-{os.getpid()}-{uuid.uuid4().hex}"
+    """Return a name in `directory` that no other process uses, and that says whose it is."""
+    pid = os.getpid()
+    owner = f"{pid}-{start_time(pid)}-{_host_digest()}"
+    return directory / f"{TEMPORARY_PREFIX}{owner}-{uuid.uuid4().hex}"
+
+
+def has_living_writer(temporary: Path) -> bool | None:
+    """Tell whether the process that made a temporary name still runs; None if it is elsewhere."""
+    named = _TEMPORARY.fullmatch(temporary.name)
+    if named is None or named["host"] != _host_digest():
+        return None
+    return is_running(int(named["pid"]), named["started"])
+
+
+def _host_digest() -> str:
+    return hashlib.sha256(host().encode()).hexdigest()[:8]
 
 
 def sync_file(path: Path) -> None:
@@ -137,15 +157,42 @@ def read_json(path: Path) -> Json:
     """Read a JSON file.
 
     Raises:
-        CorruptError: If it is not JSON, or larger than any that featcache writes.
+        CorruptError: If it is not JSON, or larger or deeper than any that featcache writes.
         FileNotFoundError: If it does not exist.
     """
     size = path.stat().st_size
     if size > MAX_JSON_BYTES:
-        raise CorruptError(f"{path} must be below {MAX_JSON_BYTES} bytes; it has {size}.")
+        raise CorruptError(
+            f"{path} must be below {MAX_JSON_BYTES} bytes; it has {size}. Delete the set's "
+            "directory and extract it again."
+        )
+    return parse_json(path.read_bytes(), str(path))
+
+
+def parse_json(data: bytes, where: str) -> Json:
+    """Decode JSON that may come from anybody.
+
+    Args:
+        data: The bytes.
+        where: What they are called in a message.
+
+    Raises:
+        CorruptError: If they are not JSON, or nested deeper than `MAX_JSON_DEPTH`.
+    """
     try:
-        return json.loads(path.read_bytes())
+        value = json.loads(data)
+        _check_depth(value, MAX_JSON_DEPTH)
     except (ValueError, RecursionError) as error:
         raise CorruptError(
-            f"{path} must be JSON; {error}. Delete the set's directory and extract it again."
+            f"{where} must be JSON; {error}. Delete the set's directory and extract it again."
         ) from error
+    return value
+
+
+def _check_depth(value: Json, left: int) -> None:
+    if not isinstance(value, dict | list):
+        return
+    if not left:
+        raise ValueError(f"it is nested deeper than {MAX_JSON_DEPTH} levels")
+    for item in value.values() if isinstance(value, dict) else value:
+        _check_depth(item, left - 1)

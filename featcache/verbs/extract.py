@@ -24,6 +24,7 @@ from featcache.spec import (
 from featcache.store.cache import Cache
 from featcache.store.feature_set import FeatureSet, is_sealed
 from featcache.store.files import disk_errors, json_bytes, read_json, write_replacing
+from featcache.verbs.share import Sources
 
 if TYPE_CHECKING:
     from featcache.backbone import Backbone
@@ -67,8 +68,11 @@ def extract(
     cache: Path | str | None = None,
     options: Options | None = None,
     progress: Progress | None = None,
+    remotes: Sequence[str] | None = (),
 ) -> list[Extracted]:
     """Embed splits of a dataset once; sets that are sealed already return at once.
+
+    What is neither here nor half done here is fetched from a remote that has it.
 
     Args:
         backbone: A name, or a request with checkpoint, protocol and precision.
@@ -78,6 +82,7 @@ def extract(
         cache: Root of the cache.
         options: Device, batch size and workers.
         progress: Receives events.
+        remotes: Where to look before computing; None: those of the configuration.
 
     Returns:
         One record per split and tap.
@@ -93,7 +98,9 @@ def extract(
     request = BackboneRequest(name=backbone) if isinstance(backbone, str) else backbone
     store = Cache(cache)
     source = open_dataset(dataset)
-    job = _Job(store, request, tuple(taps), options or Options(), progress or Silent())
+    progress = progress or Silent()
+    sources = Sources(remotes, note=progress.note)
+    job = _Job(store, request, tuple(taps), options or Options(), progress, sources)
     for name in splits:
         check_split(source, name)
     job.check()
@@ -117,8 +124,10 @@ class _Job:
         taps: tuple[str, ...],
         options: Options,
         progress: Progress,
+        sources: Sources,
     ) -> None:
         self._cache, self._request, self._taps = cache, request, taps
+        self._sources = sources
         self._options, self._progress = options, progress
         self._protocol = _protocol(request.protocol)
         self._loaded: Backbone | None = None
@@ -146,7 +155,7 @@ class _Job:
             for tap in self._chosen_taps(resolved)
         ]
         self._refuse_misfits(specs)
-        missing = [spec for spec in specs if not is_sealed(self._cache.path_of(spec))]
+        missing = [spec for spec in specs if not (self._has(spec) or self._fetched(spec))]
         computed, began = 0, time.perf_counter()
         if missing:
             from featcache.extraction.run import Extraction
@@ -172,6 +181,14 @@ class _Job:
             computed=computed,
             seconds=seconds if computed else 0.0,
         )
+
+    def _has(self, spec: ExtractionSpec) -> bool:
+        return is_sealed(self._cache.path_of(spec))
+
+    def _fetched(self, spec: ExtractionSpec) -> bool:
+        """Fetch a set that nobody has begun here; one that is begun is finished here."""
+        is_begun = self._cache.path_of(spec).with_suffix(".work").exists()
+        return not is_begun and self._sources.fetch(spec, self._cache)
 
     def _refuse_misfits(self, specs: Sequence[ExtractionSpec]) -> None:
         """Refuse options that contradict the protocol they are given with."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featcache.digest import Json
-from featcache.errors import FeatcacheError, OptionError
+from featcache.errors import FeatcacheError, OptionError, ProtocolError, StoreError
 from featcache.results import Question, Result, ResultStore
+from featcache.spec import ExtractionSpec
 from featcache.store.cache import Cache, Stored
 from featcache.store.feature_set import FeatureSet
 from featcache.verbs.extract import DIGESTS
 from featcache.verbs.selection import WHOLE, Role, choose_splits, select
+from featcache.verbs.share import Sources
 
 if TYPE_CHECKING:
     from featcache.probes.protocol import Protocol
@@ -38,6 +40,8 @@ def probe(
     seed: int = 0,
     device: str = "auto",
     cache: Path | str | None = None,
+    remotes: Sequence[str] | None = (),
+    note: Callable[[str], None] = lambda _: None,
 ) -> tuple[Result, bool]:
     """Score one task from cached features; no image is opened.
 
@@ -57,6 +61,8 @@ def probe(
         seed: Seed of everything random in the probe.
         device: 'auto', 'cpu' or 'cuda'.
         cache: Root of the cache.
+        remotes: Where to fetch what the cache lacks; None: those of the configuration.
+        note: Told in a line what was fetched.
 
     Returns:
         The result, and whether it was stored already.
@@ -65,6 +71,7 @@ def probe(
         StoreError: If a feature set is missing; the message gives the `extract` command.
         ProtocolError: If the cached features are not what the protocol requires.
     """
+    from featcache.datasets.catalog import dataset_name
     from featcache.probes.catalog import default_protocol, load_protocol
     from featcache.probes.protocol import check
 
@@ -76,17 +83,34 @@ def probe(
             f"Protocol {chosen.name} is for task {chosen.task!r}; got --task {task}. Leave one out."
         )
     store = Cache(cache)
-    roles = _roles(store, chosen, backbone, dataset, train_split, test_split, ood_datasets)
-    sets = select(
-        store,
-        roles,
-        backbone=backbone,
-        tap=tap,
-        key=key,
-        check=lambda spec: check(chosen, spec),
-        protocol=chosen.name,
-        identify=lambda role: _fingerprint(store, role),
-    )
+    sources = Sources(remotes, note=note)
+
+    def choose(offered: Sequence[ExtractionSpec] = ()) -> dict[str, Stored]:
+        asked = (train_split, test_split, ood_datasets)
+        roles = _roles(store, offered, chosen, backbone, dataset, *asked)
+        for spec in offered:
+            if any(_is_for(role, spec, store) for role in roles):
+                sources.fetch(spec, store)
+        return select(
+            store,
+            roles,
+            backbone=backbone,
+            tap=tap,
+            key=key,
+            check=lambda spec: check(chosen, spec),
+            protocol=chosen.name,
+            identify=lambda role: _fingerprint(store, role),
+        )
+
+    try:
+        sets = choose()
+    except (StoreError, ProtocolError):
+        names = [dataset_name(source) for source in (dataset, *ood_datasets)]
+        offers = [spec for name in names for spec in sources.offer(name, backbone)]
+        fitting = [spec for spec in offers if tap in (None, spec.tap) and not check(chosen, spec)]
+        if not fitting:
+            raise
+        sets = choose(fitting)
     question = _question(chosen, backbone, sets, seed)
     kept = ResultStore(store.root)
     if stored := kept.find(question):
@@ -94,8 +118,17 @@ def probe(
     return _answer(kept, question, chosen, sets, seed, device), False
 
 
+def _is_for(role: Role, spec: ExtractionSpec, cache: Cache) -> bool:
+    """Tell whether a set that a remote offers is one for a role."""
+    one = spec.dataset
+    if (one.name, one.split) != (role.dataset, role.split):
+        return False
+    return _fingerprint(cache, role) in (None, one.fingerprint)
+
+
 def _roles(
     cache: Cache,
+    offered: Sequence[ExtractionSpec],
     protocol: Protocol,
     backbone: str,
     dataset: str,
@@ -113,8 +146,13 @@ def _roles(
         )
     if ood_datasets and not needs.needs_ood:
         raise OptionError(f"Task {protocol.task!r} takes no --ood-dataset; leave it out.")
+
+    def splits(name: str) -> set[str]:
+        found = {spec.dataset.split for spec in offered if spec.dataset.name == name}
+        return found | cache.splits(name, backbone)
+
     name = dataset_name(dataset)
-    train, test = choose_splits(cache.splits(name, backbone), needs_train=protocol.needs_train)
+    train, test = choose_splits(splits(name), needs_train=protocol.needs_train)
     train = train_split or train
     test = test_split or test
     roles = [Role(name="test", dataset=name, source=dataset, split=test)]
@@ -124,7 +162,7 @@ def _roles(
         other = dataset_name(source)
         if other == name:
             raise OptionError(f"The OOD dataset must be another than {name!r}; got the same.")
-        _, split = choose_splits(cache.splits(other, backbone), needs_train=False)
+        _, split = choose_splits(splits(other), needs_train=False)
         roles.append(Role(name=f"ood:{other}", dataset=other, source=source, split=split))
     return roles
 

@@ -1,0 +1,1 @@
+"""Share feature sets through directories, object stores, the Hugging Face Hub and HTTP."""

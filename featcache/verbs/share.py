@@ -1,0 +1,204 @@
+"""Push sets to a remote, pull sets from it, and fetch what a command needs before computing it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from featcache.errors import CorruptError, MissingDependencyError, OptionError, RemoteError
+from featcache.remotes.config import Config, Remote, load_config
+from featcache.remotes.pointer import (
+    INDEX_NAME,
+    list_pointers,
+    pointer_name,
+    read_pointer,
+    set_name_beside,
+)
+from featcache.remotes.pull import Trust, pull, read_manifest
+from featcache.remotes.push import Transferred, push
+from featcache.remotes.signing import signer, trust
+from featcache.remotes.transport import DirectoryTransport, Transport
+from featcache.spec import ExtractionSpec
+from featcache.store.cache import Cache, slug
+from featcache.store.files import json_bytes, write_replacing
+
+T = TypeVar("T")
+Advance = Callable[[int], None]
+Note = Callable[[str], None]
+
+
+def push_sets(
+    remote: str,
+    pattern: str = "*",
+    *,
+    cache: Path | str | None = None,
+    as_variant: bool = False,
+    sign_key: Path | None = None,
+    begin: Advance = lambda _: None,
+    advance: Advance = lambda _: None,
+) -> list[Transferred]:
+    """Push every sealed set whose dataset/split/backbone match a pattern, or whose key starts so.
+
+    Args:
+        remote: A name in the configuration, a URL or a directory.
+        pattern: Shell pattern on `dataset/split/backbone`, or the start of a key.
+        cache: Root of the cache.
+        as_variant: Keep this content beside another that a key already has there.
+        sign_key: PEM file of the private key that signs the pointers.
+        begin: Told the bytes in all.
+        advance: Told the bytes as they travel.
+
+    Raises:
+        OptionError: If no set matches.
+        RemoteError: If a key has another content there, or if the remote cannot be written; the
+            sets pushed before it stay.
+        CorruptError: If a local file is not what was sealed.
+    """
+    store = Cache(cache)
+    chosen = [one for one in store.matching(pattern) if one.sealed is not None]
+    if not chosen:
+        raise OptionError(
+            f"A sealed set in {store.root} must match {pattern!r}; none does. List them with: "
+            "featcache ls features"
+        )
+    sign = signer(sign_key) if sign_key is not None else None
+    transport = load_config().remote(remote).open()
+    begin(sum(one.bytes for one in chosen))
+    return [
+        push(one.path, transport, as_variant=as_variant, sign=sign, advance=advance)
+        for one in chosen
+    ]
+
+
+def pull_sets(
+    remote: str,
+    pattern: str = "*",
+    *,
+    cache: Path | str | None = None,
+    require_signed: bool = False,
+    advance: Advance = lambda _: None,
+) -> list[Transferred]:
+    """Pull every set of a remote that matches a pattern; those that are here already cost nothing.
+
+    Args:
+        remote: A name in the configuration, a URL or a directory.
+        pattern: Shell pattern on `dataset/split/backbone`, or the start of a key.
+        cache: Root of the cache.
+        require_signed: Refuse what no trusted key has signed, whatever the configuration says.
+        advance: Told the bytes as they travel.
+
+    Raises:
+        RemoteError: If nothing matches, or if the remote cannot be reached.
+        CorruptError: If a set is not what it claims to be; the sets pulled before it stay.
+    """
+    config = load_config()
+    transport = config.remote(remote).open()
+    names = list_pointers(transport, pattern)
+    if not names:
+        raise RemoteError(
+            f"A set at {transport.url} must match {pattern!r}; none does. List them with: "
+            f"featcache cache ls-remote {remote}"
+        )
+    judge = _judge(config, require_signed=require_signed)
+    pulled = [pull(name, transport, Cache(cache), trust=judge, advance=advance) for name in names]
+    return [one for one in pulled if one is not None]
+
+
+def list_remote(remote: str, pattern: str = "*") -> list[str]:
+    """Return what a remote has: `dataset/split/backbone/tap-key`, sorted.
+
+    Raises:
+        RemoteError: If the remote cannot be reached or listed.
+    """
+    transport = load_config().remote(remote).open()
+    names = list_pointers(transport, pattern)
+    return [name.removeprefix("features/").removesuffix(".json") for name in names]
+
+
+def write_index(directory: Path) -> int:
+    """Write the list of pointers that readers over HTTP need; return how many there are.
+
+    Raises:
+        RemoteError: If there is no such directory.
+    """
+    transport = DirectoryTransport(directory)
+    (directory / INDEX_NAME).unlink(missing_ok=True)
+    names = list_pointers(transport)
+    (directory / INDEX_NAME).parent.mkdir(exist_ok=True)
+    write_replacing(directory / INDEX_NAME, json_bytes(names))
+    return len(names)
+
+
+class Sources:
+    """The remotes that a command looks at before it computes."""
+
+    def __init__(
+        self, remotes: Sequence[str] | None, *, require_signed: bool = False, note: Note
+    ) -> None:
+        """Use the named remotes, those of the configuration if None, none if empty."""
+        config = load_config()
+        self._remotes = (
+            list(config.remotes) if remotes is None else [config.remote(name) for name in remotes]
+        )
+        self._is_chosen = remotes is not None
+        self._trust = _judge(config, require_signed=require_signed)
+        self._note = note
+        self._open: dict[str, Transport] = {}
+
+    def fetch(self, spec: ExtractionSpec, cache: Cache) -> bool:
+        """Pull the set of a spec from the first remote that has it; return whether one had.
+
+        Raises:
+            FeatcacheError: If a remote named on the command line fails. One from the
+                configuration is passed over with a note.
+        """
+        return any(self._try(remote, spec, cache) for remote in self._remotes)
+
+    def offer(self, dataset: str, backbone: str) -> list[ExtractionSpec]:
+        """Return the specs of the sets that the remotes have of a dataset and backbone."""
+        found: dict[str, ExtractionSpec] = {}
+        for remote in self._remotes:
+            for spec in self._guarded(remote, lambda t: _specs(t, dataset, backbone)):
+                found[spec.key] = spec
+        return list(found.values())
+
+    def _try(self, remote: Remote, spec: ExtractionSpec, cache: Cache) -> bool:
+        def fetch(transport: Transport) -> list[Transferred]:
+            got = pull(pointer_name(spec), transport, cache, spec=spec, trust=self._trust)
+            return [got] if got is not None else []
+
+        got = self._guarded(remote, fetch)
+        if got and got[0].files:
+            one = spec.dataset
+            self._note(f"{one.name}/{one.split}: fetched {spec.backbone.name} from {remote.name}")
+        return bool(got)
+
+    def _guarded(self, remote: Remote, ask: Callable[[Transport], list[T]]) -> list[T]:
+        try:
+            if remote.name not in self._open:
+                self._open[remote.name] = remote.open()
+            return ask(self._open[remote.name])
+        except (RemoteError, CorruptError, OptionError, MissingDependencyError) as error:
+            if self._is_chosen:
+                raise
+            self._note(f"remote {remote.name} is passed over: {error}")
+        return []
+
+
+def _specs(transport: Transport, dataset: str, backbone: str) -> list[ExtractionSpec]:
+    specs = []
+    for name in list_pointers(
+        transport, f"*/{slug(backbone)}", prefix=f"features/{slug(dataset)}/"
+    ):
+        pointer = read_pointer(transport, name)
+        if pointer is not None:
+            folder = set_name_beside(name, pointer.digest)
+            specs.append(read_manifest(folder, pointer, transport)[1])
+    return [one for one in specs if (one.dataset.name, one.backbone.name) == (dataset, backbone)]
+
+
+def _judge(config: Config, *, require_signed: bool) -> Trust:
+    required = config.require_signed or require_signed
+    return trust(replace(config, require_signed=required))
