@@ -12,11 +12,10 @@ pointer is written last and only if there is none: the first push of a key decid
 from __future__ import annotations
 
 import fnmatch
-import json
 import re
 from dataclasses import dataclass
 
-from featcache.digest import Json
+from featcache.digest import Json, canonical_json
 from featcache.errors import CorruptError
 from featcache.remotes.transport import Transport, read_small
 from featcache.spec import KEY_DIGITS, ExtractionSpec
@@ -49,7 +48,7 @@ class Pointer:
     def payload(self) -> bytes:
         """Return the bytes that a signature covers."""
         named = {"key": self.key, "digest": self.digest, "manifest": self.manifest}
-        return b"featcache set\n" + json.dumps(named, sort_keys=True).encode()
+        return b"featcache set\n" + canonical_json(named).encode()
 
     def encode(self) -> bytes:
         """Return the pointer as it is stored."""
