@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from featcache.cli import cache, extract, ls, probe, quickstart, report, share
+from featcache.cli import cache, extract, ls, probe, quickstart, repair, report, share
 
 app = typer.Typer(
     name="featcache",
@@ -21,6 +21,7 @@ app.command("extract")(extract.extract)
 app.command("probe")(probe.probe)
 app.command("report")(report.report)
 app.command("ls")(ls.ls)
+cache.app.command("repair")(repair.repair)
 cache.app.command("push")(share.push)
 cache.app.command("pull")(share.pull)
 cache.app.command("ls-remote")(share.ls_remote)

@@ -17,6 +17,13 @@ from featcache.cli.console import (
     print_json,
     print_table,
 )
+from featcache.cli.repair import (
+    CheckpointOption,
+    DatasetOption,
+    DeviceOption,
+    RenamerOption,
+    compare,
+)
 from featcache.errors import FeatcacheError
 
 if TYPE_CHECKING:
@@ -103,26 +110,49 @@ def verify(
     keys: Annotated[
         list[str] | None, typer.Argument(help="Key prefixes or paths (default: every set).")
     ] = None,
+    recompute: Annotated[
+        int | None, typer.Option(min=1, help="Embed this many random rows again and compare.")
+    ] = None,
+    dataset: DatasetOption = None,
+    checkpoint: CheckpointOption = None,
+    renamer: RenamerOption = None,
+    device: DeviceOption = "auto",
     cache: CacheOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Re-read every byte against its checksum; exit 1 if anything is wrong.
 
-    Example: featcache cache verify
+    Example: featcache cache verify --recompute 256
     """
     from featcache.store.cache import Cache
     from featcache.store.verify import verify as check
+    from featcache.verbs.check import Means
 
     store = Cache(cache)
     paths = [store.path_by_key(key) for key in keys] if keys else store.paths()
     found = {str(path): _problems(check, path) for path in paths}
+    compared: dict[str, dict[str, Any]] = {}
+    means = Means(dataset=dataset, checkpoint=checkpoint, renamer=renamer, device=device)
+    for path in [path for path in paths if recompute is not None and not found[str(path)]]:
+        agrees, facts = compare(path, store, recompute or 0, means)
+        compared[str(path)] = facts
+        if not agrees:
+            found[str(path)] = [
+                f"row {facts['worst_row']} computed again lies {facts['distance']:.2g} away, "
+                f"relative to its length; at most {facts['tolerance']:g} is rounding"
+            ]
     if as_json:
-        print_json(found)
-    for path, problems in found.items() if not as_json else ():
-        typer.echo(f"{'ok      ' if not problems else 'DAMAGED '} {path}")
+        print_json({"problems": found, "recomputed": compared} if compared else found)
+    for path_text, problems in found.items() if not as_json else ():
+        typer.echo(f"{'ok      ' if not problems else 'DAMAGED '} {path_text}")
         for problem in problems:
             typer.echo(f"    {problem}")
+        if facts := compared.get(path_text, {}):
+            typer.echo(
+                f"    {facts['rows']} rows again: distance {facts['distance']:.2g} (at most "
+                f"{facts['tolerance']:g}), cosine {facts['cosine']:.6f}"
+            )
     if any(found.values()):
         raise typer.Exit(EXIT_FAILED)
 

@@ -95,6 +95,16 @@ def read_arrays(root: Path, rows: int) -> SmallArrays:
         ) from error
 
 
+def read_ledger(root: Path, rows: int) -> dict[int, str]:
+    """Return row to reason of the unreadable rows, from the ledger alone.
+
+    Raises:
+        CorruptError: If the ledger is damaged.
+    """
+    _, ledger = _read(root / "status", "uint8", rows)
+    return {int(row): str(why) for row, why in ledger["reasons"].items()}
+
+
 def _write(path: Path, values: NDArray[Any], attributes: dict[str, Json]) -> None:
     values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
     file = path / _chunk_path(values.ndim)

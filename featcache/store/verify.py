@@ -16,6 +16,8 @@ from featcache.store.files import read_json
 from featcache.store.manifest import GROUP_FILE, check_files, content_digest, group_metadata
 from featcache.store.shard import MappedShard
 
+LAYOUT_FILE = "features/zarr.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -63,7 +65,11 @@ def _check_group(path: Path, attributes: dict[str, Any]) -> list[Problem]:
     if sha256_json(unsigned) != attributes.get("checksum"):
         return [Problem(GROUP_FILE, "does not match its own checksum")]
     one = FeatureSet(path)
-    if wrong := check_files(one.sealed["files"], one.layout):
+    try:
+        wrong = check_files(one.sealed["files"], one.layout)
+    except (FeatcacheError, FileNotFoundError) as error:
+        return [Problem(LAYOUT_FILE, f"is damaged: {error}")]
+    if wrong:
         return [Problem(GROUP_FILE, wrong)]
     expected = group_metadata(one.spec, provenance=one.provenance, sealed=one.sealed)
     if read_json(path / GROUP_FILE) != expected:

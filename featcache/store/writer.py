@@ -12,7 +12,7 @@ Sealing writes labels, ids, ledger and the manifest, and removes the work direct
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from featcache.store.files import (
     write_once,
     write_replacing,
 )
-from featcache.store.layout import choose_layout, parse_layout
+from featcache.store.layout import Layout, choose_layout, parse_layout
 from featcache.store.manifest import GROUP_FILE, content_digest, group_metadata, list_files
 from featcache.store.shard import MappedShard, write_shard
 from featcache.store.spool import Spool, read_batches
@@ -71,6 +71,43 @@ class SetWriter:
             (self.path / GROUP_FILE, unsealed),
         ):
             write_once(file, json_bytes(metadata), staging=self.work)
+
+    @classmethod
+    def reopen(
+        cls,
+        path: Path,
+        spec: ExtractionSpec,
+        layout: Layout,
+        done: Sequence[Mapping[str, Json]],
+        damaged: Collection[str],
+    ) -> None:
+        """Turn a sealed set back into one that is being filled.
+
+        Killed before its end, it leaves a sealed set with files missing, which can be reopened.
+
+        Args:
+            path: The set's directory.
+            spec: Its spec.
+            layout: Its layout.
+            done: Records of the shards to keep; the other shards are removed.
+            damaged: Files to remove beside them.
+        """
+        work = path.with_suffix(".work")
+        shutil.rmtree(work, ignore_errors=True)
+        for folder in ("claims", "spool", "done"):
+            (work / folder).mkdir(parents=True)
+        for record in done:
+            write_once(work / "done" / f"{record['shard']}.json", json_bytes(dict(record)))
+        kept = {record["shard"] for record in done}
+        lost = [shard for shard in range(layout.n_shards) if shard not in kept]
+        shards = {f"features/{layout.shard_path(shard)}" for shard in lost}
+        for name in (shards | set(damaged)) - {GROUP_FILE}:
+            (path / name).unlink(missing_ok=True)
+        metadata = json_bytes(layout.metadata())
+        (path / "features").mkdir(exist_ok=True)
+        write_replacing(path / "features" / "zarr.json", metadata, staging=work)
+        unsealed = group_metadata(spec, provenance=None, sealed=None)
+        write_replacing(path / GROUP_FILE, json_bytes(unsealed), staging=work)
 
     @property
     def is_sealed(self) -> bool:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from featcache.extraction.progress import Progress
     from featcache.probes.protocol import Protocol
 
+FILE_SCHEMES = ("imagefolder", "csv")
+"""Sources whose name in the cache says nothing of where they lie."""
+
 DIGESTS = "digests.jsonl"
 """File in a cache that remembers the content digests of image files."""
 
@@ -100,7 +103,7 @@ def extract(
     source = open_dataset(dataset)
     progress = progress or Silent()
     sources = Sources(remotes, note=progress.note)
-    job = _Job(store, request, tuple(taps), options or Options(), progress, sources)
+    job = _Job(store, request, tuple(taps), options or Options(), progress, sources, dataset)
     for name in splits:
         check_split(source, name)
     job.check()
@@ -125,9 +128,11 @@ class _Job:
         options: Options,
         progress: Progress,
         sources: Sources,
+        dataset: str,
     ) -> None:
         self._cache, self._request, self._taps = cache, request, taps
         self._sources = sources
+        self._source = "" if _is_private(dataset) else dataset
         self._options, self._progress = options, progress
         self._protocol = _protocol(request.protocol)
         self._loaded: Backbone | None = None
@@ -209,6 +214,7 @@ class _Job:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "default_tap": resolved.default_tap,
             "backbone": dict(BACKBONES.get(name).facts) if name in BACKBONES else {},
+            **({"dataset_source": self._source} if self._source else {}),
         }
 
     def _overrides(self) -> dict[str, Json]:
@@ -294,6 +300,12 @@ class _Job:
                 f"got {', '.join(unknown)}."
             )
         return taps
+
+
+def _is_private(dataset: str) -> bool:
+    """Tell whether a dataset is given by a path; where files lie is nobody else's business."""
+    scheme, _, rest = dataset.partition(":")
+    return scheme in FILE_SCHEMES or (bool(rest) and Path(rest.partition("?")[0]).exists())
 
 
 def _resolve(backbone: Backbone) -> _Resolved:

@@ -14,7 +14,7 @@ from featcache.results import Question, Result, ResultStore
 from featcache.spec import ExtractionSpec
 from featcache.store.cache import Cache, Stored
 from featcache.store.feature_set import FeatureSet
-from featcache.verbs.extract import DIGESTS
+from featcache.verbs.extract import DIGESTS, FILE_SCHEMES
 from featcache.verbs.selection import WHOLE, Role, choose_splits, select
 from featcache.verbs.share import Sources
 
@@ -167,10 +167,6 @@ def _roles(
     return roles
 
 
-_FILE_SCHEMES = ("imagefolder", "csv")
-"""Sources whose name in the cache says nothing of where they lie."""
-
-
 def _fingerprint(cache: Cache, role: Role) -> str | None:
     """Return the fingerprint of a role's folder or table as it is now.
 
@@ -179,7 +175,7 @@ def _fingerprint(cache: Cache, role: Role) -> str | None:
     from featcache.datasets.catalog import open_dataset
     from featcache.datasets.memo import FileDigestMemo
 
-    if role.source.partition(":")[0] not in _FILE_SCHEMES:
+    if role.source.partition(":")[0] not in FILE_SCHEMES:
         return None
     try:
         with FileDigestMemo(cache.root / DIGESTS) as memo:
