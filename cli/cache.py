@@ -28,7 +28,7 @@ from featcache.errors import FeatcacheError
 
 if TYPE_CHECKING:
     from featcache.store.cache import Cache
-app = typer.Typer(help="Look into the cache: info, verify, explain.", no_args_is_help=True)
+app = typer.Typer(help="Look into the cache, check and mend it, share it.", no_args_is_help=True)
 
 
 @app.command("info")
@@ -55,7 +55,7 @@ def info(
 
 
 def _summary(store: Cache) -> dict[str, Any]:
-    from featcache.results import ResultStore
+    from featcache.result_store import ResultStore
 
     sets = list(store.stored())
     sealed = [one for one in sets if one.sealed is not None]

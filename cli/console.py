@@ -36,7 +36,8 @@ def handled(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except KeyboardInterrupt:
-            _fail(kwargs, "Interrupted; what is done is kept. Run the same command to resume.", 130)
+            message = "Interrupted; what is done is kept. Run the same command to resume."
+            _fail(kwargs, message, EXIT_INTERRUPTED)
         except FeatcacheError as error:
             if kwargs.get("debug"):
                 raise

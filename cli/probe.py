@@ -18,7 +18,7 @@ from featcache.cli.console import (
 from featcache.cli.share import NoRemoteOption, RemoteOption, chosen
 
 if TYPE_CHECKING:
-    from featcache.results import Result
+    from featcache.result_store import Result
 
 
 @handled

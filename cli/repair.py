@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featcache.cli.console import CacheOption, DebugOption, JsonOption, handled, print_json
+from featcache.cli.console import (
+    EXIT_FAILED,
+    CacheOption,
+    DebugOption,
+    JsonOption,
+    handled,
+    note,
+    print_json,
+)
+from featcache.errors import FeatcacheError, UnsealedError
 
 if TYPE_CHECKING:
     from featcache.store.cache import Cache
@@ -49,13 +58,24 @@ def repair(
     store = Cache(cache)
     means = Means(dataset=dataset, checkpoint=checkpoint, renamer=renamer, device=device)
     paths = [store.path_by_key(key) for key in keys] if keys else store.paths()
-    rows = {str(path): run(path, store, means) for path in paths}
+    results: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        try:
+            results[str(path)] = {"rows": run(path, store, means)}
+        except UnsealedError:
+            continue  # the next `extract` finishes it
+        except FeatcacheError as error:
+            results[str(path)] = {"error": str(error)}
     if as_json:
-        print_json(rows)
-        return
-    for path, count in rows.items():
-        how = f"{count} rows embedded again" if count is not None else "sound"
-        typer.echo(f"{path}  {how}")
+        print_json(results)
+    for name, one in results.items() if not as_json else ():
+        if "error" in one:
+            note(f"{name}: {one['error']}")
+        else:
+            how = "sound" if one["rows"] is None else f"{one['rows']} rows embedded again"
+            typer.echo(f"{name}  {how}")
+    if any("error" in one for one in results.values()):
+        raise typer.Exit(EXIT_FAILED)
 
 
 def compare(path: Path, store: Cache, n_rows: int, means: Means) -> tuple[bool, dict[str, Any]]:

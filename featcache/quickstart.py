@@ -8,13 +8,13 @@ from pathlib import Path
 
 from featcache.extraction.options import Extracted
 from featcache.extraction.progress import Progress
-from featcache.results import Result
+from featcache.result_store import Result
 from featcache.verbs.extract import extract
 from featcache.verbs.probe import probe
 
 BACKBONES = ("efficientnet_lite0", "efficientnet_lite1", "random:tf_efficientnet_lite0", "pixels")
 DATASETS = ("digits?rows=200", "textures?rows=200")
-"""Rows per split, so that 2 processor cores need about a minute."""
+"""Rows per split, so that 2 processor cores need less than two minutes."""
 TASKS = ("linear", "knn", "retrieval", "ood")
 
 

@@ -17,7 +17,7 @@ from featcache.probes.neighbours import own_rows
 from featcache.probes.ood import fit_detectors
 from featcache.probes.options import KnnOptions, LinearOptions, OodOptions, RetrievalOptions
 from featcache.probes.retrieval import rank_gallery
-from featcache.results import Outcome
+from featcache.result_store import Outcome
 from featcache.statistics import bootstrap_mean_interval, delong_interval, wilson_interval
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from featcache.probes.tasks import TASKS, TaskInputs
 from featcache.registry import Entry, Registry
 
 if TYPE_CHECKING:
-    from featcache.results import Outcome
+    from featcache.result_store import Outcome
 
 Runner = Callable[[Protocol, TaskInputs], "Outcome"]
 

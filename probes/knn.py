@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.errors import OptionError
+from featcache.errors import OptionError, ShapeError
 from featcache.probes.arrays import Features, check_labels, row_blocks
 from featcache.probes.neighbours import nearest_rows
 
@@ -64,6 +64,10 @@ def knn_classify(
         raise OptionError(
             f"`k` must be at least 1 and `temperature` positive; got k = {list(k)!r} and "
             f"temperature = {temperature!r}. Raise the one that is too small."
+        )
+    if own_rows is not None and len(train) < 2:
+        raise ShapeError(
+            f"Leave-one-out needs two train rows at least; got {len(train)}. Extract more."
         )
     most = max(1, len(train) - (own_rows is not None))
     similarity, rows = nearest_rows(

@@ -16,7 +16,14 @@ _MEMORY = 20  # curvature pairs; 10 takes a tenth more passes, 50 saves nothing 
 _ARMIJO = 1e-4  # sufficient decrease: Nocedal & Wright, eq. 3.4
 _PATIENCE = 20  # passes without a lower loss after which rounding has stopped a problem
 
-Evaluate = Callable[["torch.Tensor", "torch.Tensor"], tuple["torch.Tensor", "torch.Tensor"]]
+_FIRST_RENEWAL = 20
+"""Accepted steps after which a preconditioner is renewed; then after twice as many each time."""
+
+Evaluate = Callable[
+    ["torch.Tensor", "torch.Tensor"], tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
+]
+Precondition = Callable[[float], "torch.Tensor"]
+"""From a problem's curvature to the inverse root of the curvature along each coordinate."""
 
 
 def descend(
@@ -34,7 +41,7 @@ def descend(
 
     Args:
         evaluate: From points (A, *shape) and penalties (A,), float64, to the losses (A,),
-            float64, and the gradients (A, *shape). Convex.
+            float64, the gradients (A, *shape) and the curvatures (A,). Convex.
         problems: All of one shape, dtype and device.
         penalties: One per problem, passed on to `evaluate`.
         tol: Relative to the loss where that is below 1.
@@ -51,11 +58,11 @@ def descend(
         numbers = [penalty for _, penalty in active]
         weights = torch.tensor(numbers, dtype=torch.float64, device=like.device)
         trials = torch.stack([problem.trial() for problem, _ in active])
-        losses, grads = evaluate(trials, weights)
+        losses, grads, bends = evaluate(trials, weights)
         sizes = grads.flatten(1).norm(dim=1).tolist()
-        seen = zip(active, losses.tolist(), sizes, grads, strict=True)
-        for (problem, _), loss, size, grad in seen:
-            problem.learn(loss, grad, size, noise)
+        seen = zip(active, losses.tolist(), sizes, bends.tolist(), grads, strict=True)
+        for (problem, _), loss, size, bend, grad in seen:
+            problem.learn(loss, grad, size, bend, noise)
         active = [
             (item, penalty)
             for item, penalty in active
@@ -68,10 +75,11 @@ def descend(
 class Problem:
     """One problem's iterate, preconditioner and line search."""
 
-    def __init__(self, theta: torch.Tensor, scale: torch.Tensor) -> None:
-        """Start at `theta`, any shape; descend on θ / `scale`, which broadcasts to that shape.
+    def __init__(self, theta: torch.Tensor, precondition: Precondition) -> None:
+        """Start at `theta`, any shape; descend on θ / scale, which broadcasts to that shape.
 
-        A good scale is the inverse root of the curvature along each coordinate.
+        The scale is what `precondition` makes of the curvature at the first point, and later at
+        others: it falls by orders of magnitude where classes separate.
         """
         self.theta = theta
         self.loss = self.size = float("inf")
@@ -80,7 +88,9 @@ class Problem:
         self.idle = 0
         """Passes since the loss last fell by more than rounding."""
         self._best = float("inf")
-        self._scale = scale
+        self._precondition = precondition
+        self._scale = theta
+        self._renewal = _FIRST_RENEWAL
         self._step = 1.0
         self._slope = 0.0
         self._grad = self._direction = theta.new_zeros(theta.numel())
@@ -93,9 +103,13 @@ class Problem:
     def _moved(self, move: torch.Tensor) -> torch.Tensor:
         return self.theta + self._scale * move.view(self.theta.shape)
 
-    def learn(self, loss: float, grad: torch.Tensor, size: float, noise: float) -> None:
+    def learn(
+        self, loss: float, grad: torch.Tensor, size: float, bend: float, noise: float
+    ) -> None:
         """Take the step if the loss fell enough, else shorten it for the next pass."""
-        grad = (self._scale * grad).flatten()
+        if np.isinf(self.loss):
+            self._scale = self._precondition(bend)
+        raw, grad = grad, (self._scale * grad).flatten()
         self.idle = 0 if loss < self._best * (1 - noise) else self.idle + 1
         self._best = min(self._best, loss)
         if np.isinf(self.loss):  # the first pass, at `theta` itself
@@ -106,6 +120,11 @@ class Problem:
             self.theta = self._moved(move)
             self.loss, self._grad, self.size, self._step = loss, grad, size, 1.0
             self.iterations += 1
+            if self.iterations == self._renewal:
+                self._renewal *= 2
+                self._scale = self._precondition(bend)
+                self._grad = grad = (self._scale * raw).flatten()
+                self._pairs.slots.clear()
         else:
             # the parabola through loss, slope and the trial's loss, kept within [0.1, 0.5]
             rise = loss - self.loss - self._step * self._slope

@@ -12,6 +12,7 @@ from featcache.digest import Json
 from featcache.probes.arrays import (
     Features,
     check_features,
+    check_labels,
     check_pair,
     row_blocks,
     to_float64,
@@ -95,6 +96,8 @@ def fit_linear(
 
     Source: Radford et al. 2021, arXiv:2103.00020, App. A.3; dinov2 `eval/log_regression.py`.
     """
+    check_features("features", features)
+    check_labels("labels", features, labels)
     rest, held = stratified_split(labels, options.held_out, rng)
     tried: dict[float, float] = {}
     if len(held) and len(options.strengths) > 1:

@@ -9,8 +9,8 @@
 - Features are centred, which moves only the bias, divided by one number, which only rescales
   W and the penalty, and rotated to their principal axes, which keeps ‖W‖: the optimum is that
   of the raw features.
-- Along principal axes the variance plus the penalty is a diagonal preconditioner, which halves
-  the passes at least.
+- Along principal axes the variance, times the mean p (1 - p) of the predictions, plus the penalty
+  is a diagonal preconditioner. It is renewed as the predictions grow sure.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from featcache.probes.arrays import (
     row_blocks,
     to_float64,
 )
-from featcache.probes.lbfgs import Problem, descend
+from featcache.probes.lbfgs import Precondition, Problem, descend
 
 if TYPE_CHECKING:
     import torch
 
 _FLOAT64_VALUES = 1 << 24  # up to 128 MiB of features is solved in float64, more in float32
 _FLOAT32_TOL = 1e-5  # what float32 gradients can still resolve
+_LEAST_SPREAD = 1e-12  # of p (1 - p): a preconditioner must stay finite
 _PASS_BYTES = 1 << 25  # 32 MiB of features or logits at a time: larger temporaries leave the caches
 
 
@@ -182,26 +183,34 @@ class _Design:
         theta[-1] = self._log_prior - self._log_prior.mean()
         return theta
 
-    def preconditioner(self, penalty: float) -> torch.Tensor:
-        """Return the inverse root of the curvature along each axis, shape (D + 1, 1).
+    def preconditioner(self, penalty: float) -> Precondition:
+        """Return what gives the inverse root of the curvature along each axis, shape (D + 1, 1).
 
-        Taken where all classes are equally likely and nothing is learnt: each logit then has
-        curvature (1/C) · variance, and the bias has 1/C.
+        A logit's curvature along an axis is p (1 - p), averaged, times the variance there.
         """
-        curvature = self._torch.ones(self.dim + 1, 1, dtype=self.dtype, device=self.device)
-        curvature[:-1, 0] = self._variances
-        curvature /= self.n_classes
-        curvature[:-1] += penalty
-        return curvature.rsqrt()
+
+        def scale(spread: float) -> torch.Tensor:
+            curvature = self._torch.ones(self.dim + 1, 1, dtype=self.dtype, device=self.device)
+            curvature[:-1, 0] = self._variances
+            curvature *= max(spread, _LEAST_SPREAD)
+            curvature[:-1] += penalty
+            inverse_root: torch.Tensor = curvature.rsqrt()
+            return inverse_root
+
+        return scale
 
     def value_and_grad(
         self, theta: torch.Tensor, penalties: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the objectives (A,), float64, and gradients (A, D + 1, C) of A problems."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the objectives (A,), float64, and gradients (A, D + 1, C) of A problems.
+
+        The third is the mean of p (1 - p) over rows and classes, shape (A,).
+        """
         torch, (count, _, width) = self._torch, theta.shape
         weights = theta[:, :-1].transpose(0, 1).reshape(self.dim, count * width)  # (D, A C)
         bias = theta[:, -1].reshape(-1)  # (A C,)
         loss = torch.zeros(count, dtype=torch.float64, device=self.device)
+        sure = torch.zeros(count, dtype=theta.dtype, device=self.device)
         grad = torch.zeros(count * width, self.dim, dtype=theta.dtype, device=self.device)
         grad_bias = torch.zeros(count, width, dtype=theta.dtype, device=self.device)
         for rows in row_blocks(self.n_rows, 8 * max(count * width, self.dim), _PASS_BYTES):
@@ -214,6 +223,7 @@ class _Design:
             norm = probs.sum(dim=2, keepdim=True)
             loss += (norm.squeeze(2).log() - own).sum(dim=0, dtype=torch.float64)
             probs /= norm
+            sure += probs.square().sum(dim=(0, 2))
             probs.scatter_add_(2, target, -torch.ones_like(target, dtype=probs.dtype))
             grad.addmm_(probs.view(-1, count * width).T, x)  # twice as fast as its transpose
             grad_bias += probs.sum(dim=0)
@@ -223,7 +233,8 @@ class _Design:
         full /= self.n_rows
         full[:, :-1] += penalties.to(theta.dtype)[:, None, None] * theta[:, :-1]
         square = theta[:, :-1].to(torch.float64).square().sum(dim=(1, 2))
-        return loss / self.n_rows + 0.5 * penalties * square, full
+        spread = (1 - sure / self.n_rows) / width
+        return loss / self.n_rows + 0.5 * penalties * square, full, spread
 
 
 def _collect(
@@ -243,7 +254,7 @@ def _collect(
     for row, (problem, number) in enumerate(zip(problems, penalties, strict=True)):
         theta = problem.theta.to(torch.float64)
         penalty = torch.tensor([number], dtype=torch.float64, device=data.device)
-        value, grad = data.value_and_grad(theta[None], penalty)
+        value, grad, _ = data.value_and_grad(theta[None], penalty)
         objective[row], grad_norm[row] = float(value), float(grad.norm())
         solved = theta.cpu().numpy()
         weights[row] = data.axes @ solved[:-1] / data.scale

@@ -14,7 +14,7 @@ from featcache.registry import load_target
 if TYPE_CHECKING:
     from featcache.probes.catalog import Runner
     from featcache.probes.protocol import Protocol
-    from featcache.results import Outcome
+    from featcache.result_store import Outcome
     from featcache.store.table import Table
 
 

@@ -78,8 +78,18 @@ def test_the_public_names_are_pinned_and_load():
         "probe",
         "results",
     ]
-    for name in featcache.__all__:
-        assert getattr(featcache, name) is not None
+
+
+def test_public_names_stay_what_they_are_when_submodules_are_imported():
+    code = (
+        "import pkgutil, featcache\n"
+        "from featcache.registry import load_target\n"
+        "for name, target in featcache._TARGETS.items():\n"
+        "    assert getattr(featcache, name) is load_target(target), name\n"
+        "names = {one.name for one in pkgutil.iter_modules(featcache.__path__)}\n"
+        "assert not names & set(featcache.__all__), names & set(featcache.__all__)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_an_unknown_public_name_is_an_attribute_error():

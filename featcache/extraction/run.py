@@ -89,6 +89,8 @@ class Extraction:
                 self._workers = self._choose_workers()
             self._fill()
             if not is_unchanged():
+                for writer in self._writers:
+                    writer.discard()
                 raise ExtractionError(
                     f"Images must not change while they are embedded; some of {name} did. Run the "
                     "same command again: it names and embeds them as they are now."

@@ -124,7 +124,8 @@ def _read(path: Path, dtype: str, rows: int, ndim: int = 1) -> tuple[NDArray[Any
     """
     metadata: Json = read_json(path / "zarr.json")
     shape, attributes = tuple(metadata["shape"]), metadata["attributes"]
-    if metadata != _metadata(shape, dtype, attributes) or shape[0] != rows or len(shape) != ndim:
+    is_shaped = len(shape) == ndim and shape[0] == rows
+    if not is_shaped or metadata != _metadata(shape, dtype, attributes):
         raise CorruptError(
             f"{path / 'zarr.json'} must describe {rows} values of type {dtype} as featcache "
             "stores them; it does not. Delete the set's directory and extract it again."

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featcache.errors import ExtractionError
-from featcache.store.files import json_bytes, temporary_path, write_once
+from featcache.store.files import json_bytes, publish, temporary_path, write_once
 from featcache.store.processes import host, is_running, start_time
 
 EXPIRY_S = 120.0
@@ -56,13 +56,17 @@ class Claim:
         """
         if time.monotonic() - self._touched >= HEARTBEAT_S:
             self._touched = time.monotonic()
-            if read_owner(self._path) != this_process():
+            try:
+                is_mine = read_owner(self._path) == this_process()
+                os.utime(self._path)
+            except FileNotFoundError:
+                is_mine = False
+            if not is_mine:
                 raise ExtractionError(
                     f"A claim must be touched at least every {EXPIRY_S:.0f} s; this process was "
                     f"held up longer, and another took {self._path.name} over. Rows so far are "
                     "kept: run the same command again."
                 )
-            self._path.touch()
 
     def release(self) -> None:
         """Give the claim up, if it is still this process's."""
@@ -80,7 +84,7 @@ def try_claim(path: Path) -> Claim | Owner:
             break
         if owner is not None and is_alive(owner, path):
             return owner
-        _take_away(path)
+        _take_away(path, owner)
     return Claim(path)
 
 
@@ -93,15 +97,14 @@ def read_owner(path: Path) -> Owner | None:
         return None
 
 
-def _take_away(path: Path) -> None:
+def _take_away(path: Path, stale: Owner | None) -> None:
     """Remove a stale claim; of several processes that try, one moves it and none is hurt."""
     grave = temporary_path(path.parent)
     try:
         path.rename(grave)
-        owner = read_owner(grave)
-        if owner is not None and owner.host == host() and is_running(owner.pid, owner.started):
-            os.link(grave, path)  # a newcomer had claimed it in between: give it back
-    except (FileNotFoundError, FileExistsError):
+        if read_owner(grave) not in (stale, None):
+            publish(grave, path)  # a newcomer had claimed it in between: give it back
+    except FileNotFoundError:
         pass
     finally:
         grave.unlink(missing_ok=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,6 +158,8 @@ class FeatureSet:
 
     @cached_property
     def _shards(self) -> dict[int, MappedShard]:
+        with suppress(OSError):  # a cache may be read-only
+            os.utime(self.path)  # so that `cache gc` knows which sets were used last
         return {}
 
     def _shard(self, shard: int) -> MappedShard:
@@ -252,6 +256,8 @@ class FeatureSet:
             if index.shape != (self.rows,):
                 raise ShapeError(f"A mask must have shape ({self.rows},); got {index.shape}.")
             return np.flatnonzero(index)
+        if len(index) and not np.issubdtype(index.dtype, np.integer):
+            raise OptionError(f"Rows must be whole numbers or a mask; got {index.dtype}. Convert.")
         index = index.astype(np.intp, copy=False).reshape(-1)
         if len(index) and not (-self.rows <= index.min() and index.max() < self.rows):
             raise OptionError(

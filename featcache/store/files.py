@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 TEMPORARY_PREFIX = ".tmp-"
 _TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)-(?P<started>\d*)-(?P<host>[0-9a-f]{8})-[0-9a-f]{32}")
+_LOCK = f"{TEMPORARY_PREFIX}lock"
+LOCK_EXPIRY_S = 10.0
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 MAX_JSON_BYTES = 64 << 20
 MAX_JSON_DEPTH = 50
 
@@ -109,36 +113,58 @@ def write_once(path: Path, data: bytes, *, staging: Path | None = None) -> bool:
 def publish(temporary: Path, path: Path) -> bool:
     """Give a finished file its name unless the name is taken; the first writer wins.
 
+    Where the file system has no hard links, writers of one name must stage in one directory.
+
     Returns:
-        Whether this file got the name. `temporary` stays; the caller removes it.
+        Whether this file got the name. `temporary` may stay; the caller removes it.
     """
     try:
         os.link(temporary, path)
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
+        if error.errno not in _NO_LINKS:
             raise
-        return _publish_without_links(temporary, path)
+        if not _publish_without_links(temporary, path):
+            return False
     sync_directory(path.parent)
     return True
 
 
 def _publish_without_links(temporary: Path, path: Path) -> bool:
-    """Reserve the name by exclusive creation of a lock beside it, then rename into place."""
-    lock = path.with_name(f"{path.name}.lock")
-    try:
-        os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return False
+    """Look and rename under a lock beside the unfinished file.
+
+    The lock is held for a few system calls, so an old one is of a process that was killed then.
+    """
+    lock = temporary.with_name(_LOCK)
+    while True:
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
+            break
+        except FileExistsError:
+            if path.exists():
+                return False
+            _break_lock(lock, temporary)
     try:
         if path.exists():
             return False
         temporary.replace(path)
-        sync_directory(path.parent)
         return True
     finally:
         lock.unlink(missing_ok=True)
+
+
+def _break_lock(lock: Path, temporary: Path) -> None:
+    """Wait a moment, and take a lock away that is too old, by the file system's own clock."""
+    time.sleep(0.01)
+    os.utime(temporary)
+    try:
+        if temporary.stat().st_mtime - lock.stat().st_mtime >= LOCK_EXPIRY_S:
+            grave = temporary_path(lock.parent)
+            lock.rename(grave)  # of several processes that try, one succeeds
+            grave.unlink()
+    except FileNotFoundError:
+        pass
 
 
 def _write_synced(path: Path, data: bytes) -> None:

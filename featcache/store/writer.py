@@ -11,6 +11,7 @@ Sealing writes labels, ids, ledger and the manifest, and removes the work direct
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -108,6 +109,12 @@ class SetWriter:
         write_replacing(path / "features" / "zarr.json", metadata, staging=work)
         unsealed = group_metadata(spec, provenance=None, sealed=None)
         write_replacing(path / GROUP_FILE, json_bytes(unsealed), staging=work)
+
+    def discard(self) -> None:
+        """Remove an unsealed set and all that was stored of it."""
+        if not self.is_sealed:
+            shutil.rmtree(self.path, ignore_errors=True)
+            shutil.rmtree(self.work, ignore_errors=True)
 
     @property
     def is_sealed(self) -> bool:
@@ -226,20 +233,20 @@ class SetWriter:
         Raises:
             StoreError: If a shard is missing, or if no row at all is readable.
         """
-        if self.is_sealed:
-            return None
-        try:
-            claim = try_claim(self.work / "claims" / "seal.json")
-            if isinstance(claim, Owner):
-                return claim
+        if not self.is_sealed:
             try:
-                self._seal(labels, ids, class_names, provenance)
-            except BaseException:
-                claim.release()
-                raise
-        except FileNotFoundError:  # another process sealed the set and removed the work directory
-            if not self.is_sealed:
-                raise
+                claim = try_claim(self.work / "claims" / "seal.json")
+                if isinstance(claim, Owner):
+                    return claim
+                try:
+                    if not self.is_sealed:  # the claim's last owner may have sealed it just now
+                        self._seal(labels, ids, class_names, provenance)
+                except BaseException:
+                    claim.release()
+                    raise
+            except FileNotFoundError:  # another process sealed it and removed the work directory
+                if not self.is_sealed:
+                    raise
         shutil.rmtree(self.work, ignore_errors=True)
         return None
 
@@ -274,15 +281,31 @@ class SetWriter:
             "files": list_files(self.path, known),
         }
         metadata = group_metadata(self.spec, provenance=provenance, sealed=sealed)
+        if self.is_sealed:  # by another process, which took this one for dead
+            return
         write_replacing(self.path / GROUP_FILE, json_bytes(metadata), staging=self.work)
 
     def _place_arrays(self, arrays: SmallArrays) -> None:
+        """Move the arrays to their places; one that is there and right is never taken away."""
         staging = temporary_path(self.work)
         write_arrays(staging, arrays)
-        for file in staging.rglob("*"):
-            if file.is_file():
-                sync_file(file)
-        for name in _ARRAYS:
-            shutil.rmtree(self.path / name, ignore_errors=True)
-            (staging / name).rename(self.path / name)
-        staging.rmdir()
+        digests: dict[str, dict[str, str]] = {name: {} for name in _ARRAYS}
+        for name, files in digests.items():
+            for file in (staging / name).rglob("*"):
+                if file.is_file():
+                    sync_file(file)
+                    files[file.relative_to(staging).as_posix()] = blake3_file(file)
+        for name, files in digests.items():
+            try:
+                (staging / name).rename(self.path / name)
+            except OSError as error:
+                if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
+                    raise
+                if not all(_is_file(self.path / file, digest) for file, digest in files.items()):
+                    shutil.rmtree(self.path / name)
+                    (staging / name).rename(self.path / name)
+        shutil.rmtree(staging)
+
+
+def _is_file(path: Path, digest: str) -> bool:
+    return path.is_file() and blake3_file(path) == digest

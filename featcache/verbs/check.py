@@ -157,7 +157,8 @@ def _mend(one: FeatureSet, damaged: set[str], cache: Cache, means: Means) -> int
     layout = choose_layout(one.rows, tuple(backbone.taps[spec.tap]), spec.numerics.stored)
     with disk_errors(path, "repair"):
         SetWriter.reopen(path, spec, layout, _sound_shards(one, layout, damaged), damaged)
-    run = Extraction(cache, split, backbone, [spec], Options(device=means.device), Silent())
+    options = Options(device=means.device, batch_size=one.provenance["batch_size"])
+    run = Extraction(cache, split, backbone, [spec], options, Silent())
     extra = {name: value for name, value in one.provenance.items() if name not in _OWN}
     run.run({**extra, "repaired_from": one.digest})
     return run.computed

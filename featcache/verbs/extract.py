@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featcache.digest import Json, sha256_json
-from featcache.errors import OptionError, ProtocolError
+from featcache.errors import CorruptError, OptionError, ProtocolError
 from featcache.extraction.options import Extracted, Options
 from featcache.spec import (
     FORMAT,
@@ -251,14 +251,8 @@ class _Job:
                 / "requests"
                 / f"{sha256_json([FORMAT, DECODE_POLICY, identity])}.json"
             )
-            if identity is not None and path.exists():
-                stored = read_json(path)
-                return _Resolved(
-                    identity=BackboneIdentity(**stored["identity"]),
-                    transform=stored["transform"],
-                    taps=tuple(stored["taps"]),
-                    default_tap=stored["default_tap"],
-                )
+            if identity is not None and (known := _recall(path)):
+                return known
             resolved = _resolve(self._backbone())
             if identity is not None:
                 self._remember(path, resolved)
@@ -300,6 +294,20 @@ class _Job:
                 f"got {', '.join(unknown)}."
             )
         return taps
+
+
+def _recall(path: Path) -> _Resolved | None:
+    """Return a remembered backbone; None if there is none, or if the file is damaged."""
+    try:
+        stored = read_json(path)
+        return _Resolved(
+            identity=BackboneIdentity(**stored["identity"]),
+            transform=stored["transform"],
+            taps=tuple(stored["taps"]),
+            default_tap=stored["default_tap"],
+        )
+    except (FileNotFoundError, CorruptError, KeyError, TypeError):
+        return None
 
 
 def _is_private(dataset: str) -> bool:

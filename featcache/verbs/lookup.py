@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from featcache.results import Result, ResultStore
+from featcache.result_store import Result, ResultStore
 from featcache.store.cache import Cache
 from featcache.store.feature_set import FeatureSet
 

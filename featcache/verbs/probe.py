@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from featcache.digest import Json
 from featcache.errors import FeatcacheError, OptionError, ProtocolError, StoreError
-from featcache.results import Question, Result, ResultStore
+from featcache.result_store import Question, Result, ResultStore
 from featcache.spec import ExtractionSpec
 from featcache.store.cache import Cache, Stored
 from featcache.store.feature_set import FeatureSet
@@ -151,6 +151,8 @@ def _roles(
         found = {spec.dataset.split for spec in offered if spec.dataset.name == name}
         return found | cache.splits(name, backbone)
 
+    if train_split and not protocol.needs_train:
+        raise OptionError(f"Protocol {protocol.name} takes no --train-split; leave it out.")
     name = dataset_name(dataset)
     train, test = choose_splits(splits(name), needs_train=protocol.needs_train)
     train = train_split or train

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from featcache.results import Result
+from featcache.result_store import Result
 
 
 @dataclass(frozen=True, slots=True, order=True)

