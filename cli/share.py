@@ -120,6 +120,7 @@ def ls_remote(
 @handled
 def index(
     directory: Annotated[Path, typer.Argument(help="Directory remote that a web server serves.")],
+    as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Write the list of sets that readers over HTTP need; run it after each push.
@@ -128,12 +129,17 @@ def index(
     """
     from featcache.verbs.share import write_index
 
-    typer.echo(f"{write_index(directory)} sets in {directory}")
+    count = write_index(directory)
+    if as_json:
+        print_json({"directory": str(directory), "sets": count})
+    else:
+        typer.echo(f"{count} sets in {directory}")
 
 
 @handled
 def keygen(
     file: Annotated[Path, typer.Argument(help="Where the private key goes; must not exist.")],
+    as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Make a key pair to sign sets with, and print the public key.
@@ -142,7 +148,11 @@ def keygen(
     """
     from featcache.remotes.signing import new_key
 
-    typer.echo(new_key(file))
+    public = new_key(file)
+    if as_json:
+        print_json({"public_key": public, "file": str(file)})
+    else:
+        typer.echo(public)
 
 
 def _show(done: list[Transferred], verb: str, *, as_json: bool) -> None:

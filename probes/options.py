@@ -44,7 +44,7 @@ class LinearOptions:
         check_choice("standardise", self.standardise, get_args(Standardise))
         _check_positive_rising("strengths", self.strengths)
         _check_range("held_out", self.held_out, 0, 1)
-        _check_range("stop_standard_errors", self.stop_standard_errors, -1e-9, math.inf)
+        _check_at_least("stop_standard_errors", self.stop_standard_errors, 0)
         _check_range("tol", self.tol, 0, 1)
         _check_at_least("steps_per_decade", self.steps_per_decade, 1)
         _check_at_least("max_iter", self.max_iter, 1)
@@ -194,7 +194,7 @@ def _check_range(name: str, got: float, low: float, high: float) -> None:
         )
 
 
-def _check_at_least(name: str, got: int, low: int) -> None:
+def _check_at_least(name: str, got: float, low: float) -> None:
     if got < low:
         raise OptionError(f"`{name}` must be at least {low}; got {got!r}. Raise it.")
 

@@ -8,7 +8,10 @@ from importlib import metadata
 
 from featcache.digest import Json
 
-_PACKAGES = ("featcache", "torch", "torchvision", "timm", "pillow", "numpy", "zarr", "faiss-gpu")
+_PACKAGES = (
+    *("featcache", "torch", "torchvision", "timm", "pillow", "numpy", "zarr"),
+    *("faiss-gpu", "faiss-cpu"),
+)
 
 
 @lru_cache(maxsize=4)

@@ -117,6 +117,10 @@ def extract(
     return done
 
 
+_ANY = DatasetIdentity(name="any", split="any", rows=1, fingerprint="", label_set="")
+"""Stands for the dataset where only the recipe counts."""
+
+
 class _Job:
     """Extracts splits with one backbone, which is loaded only when a set is missing."""
 
@@ -139,27 +143,23 @@ class _Job:
 
     def check(self) -> None:
         """Find out what is wrong with the backbone, taps and precision before images are read."""
-        self._numerics()
-        self._chosen_taps(self._resolve())
+        resolved = self._resolve()
+        for tap in self._chosen_taps(resolved):
+            self._refuse_misfit(self._spec(_ANY, resolved, tap))
 
-    def _numerics(self) -> Numerics:
-        return Numerics(compute=self._request.precision, stored=self._request.stored)
+    def _spec(self, dataset: DatasetIdentity, resolved: _Resolved, tap: str) -> ExtractionSpec:
+        return ExtractionSpec(
+            dataset=dataset,
+            backbone=resolved.identity,
+            transform=resolved.transform,
+            tap=tap,
+            numerics=Numerics(compute=self._request.precision, stored=self._request.stored),
+        )
 
     def extract(self, split: Split, identity: DatasetIdentity, memo: DigestMemo) -> list[Extracted]:
         """Embed one split at the taps that are not sealed yet."""
-        numerics = self._numerics()
         resolved = self._resolve()
-        specs = [
-            ExtractionSpec(
-                dataset=identity,
-                backbone=resolved.identity,
-                transform=resolved.transform,
-                tap=tap,
-                numerics=numerics,
-            )
-            for tap in self._chosen_taps(resolved)
-        ]
-        self._refuse_misfits(specs)
+        specs = [self._spec(identity, resolved, tap) for tap in self._chosen_taps(resolved)]
         missing = [spec for spec in specs if not (self._has(spec) or self._fetched(spec))]
         computed, began = 0, time.perf_counter()
         if missing:
@@ -195,16 +195,15 @@ class _Job:
         is_begun = self._cache.path_of(spec).with_suffix(".work").exists()
         return not is_begun and self._sources.fetch(spec, self._cache)
 
-    def _refuse_misfits(self, specs: Sequence[ExtractionSpec]) -> None:
+    def _refuse_misfit(self, spec: ExtractionSpec) -> None:
         """Refuse options that contradict the protocol they are given with."""
         from featcache.probes.protocol import check
 
-        for spec in specs:
-            if self._protocol and (objections := check(self._protocol, spec)):
-                raise ProtocolError(
-                    f"Features for protocol {self._protocol.name} must be what it requires: "
-                    f"{' '.join(objections)} Leave the option out that contradicts it."
-                )
+        if self._protocol and (objections := check(self._protocol, spec)):
+            raise ProtocolError(
+                f"Features for protocol {self._protocol.name} must be what it requires: "
+                f"{' '.join(objections)} Leave the option out that contradicts it."
+            )
 
     def _provenance(self, resolved: _Resolved) -> dict[str, Json]:
         from featcache.backbones.catalog import BACKBONES
