@@ -240,7 +240,9 @@ class Life:
     def strike(self, pids: list[int]) -> int:
         """Disturb living processes from outside; return how often, kills aside."""
         if self.one.how == "timer":
-            moments = sorted((self.rng.uniform(0, 1.1 * self.arena.seconds), pid) for pid in pids)
+            longest = 1.1 * self.arena.seconds * max(1.0, len(pids) / 2)
+            doomed = [pid for pid in pids if len(pids) == 1 or self.rng.random() < 0.8]
+            moments = sorted((self.rng.uniform(0, longest), pid) for pid in doomed)
             began = time.perf_counter()
             for moment, pid in moments:
                 time.sleep(max(0.0, began + moment - time.perf_counter()))
