@@ -7,6 +7,7 @@ device, batch size, time and cost are provenance: recorded beside it, never part
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Self, get_args
@@ -21,7 +22,8 @@ KEY_DIGITS = 20
 """Hex digits of the key that stand in a path: 80 bits, no clash below 10^11 sets."""
 
 ComputeDtype = Literal["fp32", "tf32", "bf16", "fp16"]
-StoredDtype = Literal["float16", "float32"]
+StoredDtype = Literal["float16", "float32", "uint8"]
+"""`uint8` holds the codes of a quantised set; networks give the other two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,11 @@ class Views:
     augmentation: Mapping[str, Json] | None = None
     seed: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse no views."""
+        if self.count < 1:
+            raise SpecError(f"`count` of views must be at least 1; got {self.count}. Use 1.")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractionSpec:
@@ -115,25 +122,41 @@ class ExtractionSpec:
     tap: str
     views: Views = Views()
     numerics: Numerics = Numerics()
+    derived: Mapping[str, Json] | None = None
+    """How the set was computed from others (`featcache.derived`); None: by the network."""
     format: int = FORMAT
 
     def to_json(self) -> dict[str, Json]:
-        """Return the spec as plain JSON, the form that is stored and hashed."""
-        return _fields(self)
+        """Return the spec as plain JSON, the form that is stored and hashed.
+
+        `derived` is left out where it is None.
+        """
+        fields = _fields(self)
+        if self.derived is None:
+            del fields["derived"]
+        return fields
+
+    @property
+    def view(self) -> str:
+        """The tap, and the recipe of a derived set: `pooled`, `pooled|pca:128`."""
+        return f"{self.tap}|{self.derived['recipe']}" if self.derived else self.tap
 
     @classmethod
     def from_json(cls, data: Mapping[str, Json]) -> Self:
         """Rebuild a spec from its stored JSON.
 
         Raises:
-            SpecError: If a field is missing or unknown, or if the format is newer.
+            SpecError: If a field is missing, unknown or of another type, or the format is newer.
         """
-        if isinstance(data, Mapping) and (got := data.get("format")) != FORMAT:
+        got = data.get("format") if isinstance(data, Mapping) else FORMAT
+        if type(got) is not int or got != FORMAT:
             raise SpecError(
-                f"This featcache reads format {FORMAT}; the feature set has format {got!r}. "
-                "Upgrade featcache, or extract the set again."
+                f"This featcache reads format {FORMAT}; the feature set has format "
+                f"{reprlib.repr(got)}. Upgrade featcache, or extract the set again."
             )
+        _check_stored(data, _STORED)
         try:
+            canonical_json(data).encode()  # half a surrogate pair has no UTF-8, and so no key
             return cls(
                 dataset=DatasetIdentity(**data["dataset"]),
                 backbone=BackboneIdentity(**data["backbone"]),
@@ -141,15 +164,76 @@ class ExtractionSpec:
                 tap=data["tap"],
                 views=Views(**data["views"]),
                 numerics=Numerics(**data["numerics"]),
+                derived=data.get("derived"),
                 format=data["format"],
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise SpecError(f"A stored spec must have all fields of a spec; {error}.") from error
+        except (ValueError, RecursionError) as error:
+            raise SpecError(
+                f"A stored spec must hold what a spec may; got other values: {error}"
+            ) from error
 
     @property
     def key(self) -> str:
         """SHA-256 of the canonical JSON, 64 hex digits."""
         return sha256_json(self.to_json())
+
+
+_TEXT, _WHOLE, _OBJECT = ("a text", str), ("a whole number", int), ("an object", Mapping)
+_STORED: Mapping[str, Json] = {
+    "dataset": {
+        "name": _TEXT,
+        "split": _TEXT,
+        "rows": _WHOLE,
+        "fingerprint": _TEXT,
+        "label_set": _TEXT,
+    },
+    "backbone": {"name": _TEXT, "architecture": _TEXT, "weights": _TEXT, "options": _OBJECT},
+    "transform": _OBJECT,
+    "tap": _TEXT,
+    "views": {
+        "count": _WHOLE,
+        "augmentation": ("an object or null", Mapping | None),
+        "seed": ("a whole number or null", int | None),
+    },
+    "numerics": {"compute": _TEXT, "stored": _TEXT},
+    "derived": _OBJECT,
+    "format": _WHOLE,
+}
+"""What each field of a stored spec is. `1`, `1.0` and `true` are told apart, as keys of sets."""
+_OPTIONAL = {"derived"}
+
+
+def _check_stored(data: Json, expected: Json, where: str = "") -> None:
+    """Refuse a stored spec with a field too many, too few or of another type.
+
+    What stands inside a transform, a backbone's options or an augmentation is theirs.
+    """
+    kind, types = ("an object", Mapping) if isinstance(expected, Mapping) else expected
+    if isinstance(data, bool) or not isinstance(data, types):
+        what = f"{kind} as `{where}`" if where else f"all fields of a spec in {kind}"
+        raise SpecError(
+            f"A stored spec must have {what}; got {reprlib.repr(data)}. Extract the set again."
+        )
+    if not isinstance(expected, Mapping):
+        if where == "derived" and not isinstance(data.get("recipe"), str):
+            raise SpecError(
+                "A stored spec must have a text as `derived.recipe`; got "
+                f"{reprlib.repr(data.get('recipe'))}. Derive the set again."
+            )
+        return
+    if wrong := (expected.keys() - _OPTIONAL - data.keys()) | (data.keys() - expected.keys()):
+        raise SpecError(
+            f"A stored spec must have all fields of a spec and no others; got {where or 'one'} "
+            f"with one too few or too many: {reprlib.repr(sorted(map(str, wrong)))}. "
+            "Extract the set again."
+        )
+    for name, value in data.items():
+        _check_stored(value, expected[name], f"{where}.{name}" if where else name)
+
+
+def without_dataset(spec: ExtractionSpec) -> dict[str, Json]:
+    """Return a spec's JSON without the dataset: how features were made, not of what."""
+    return {name: value for name, value in spec.to_json().items() if name != "dataset"}
 
 
 def explain(first: Mapping[str, Json], second: Mapping[str, Json]) -> list[tuple[str, Json, Json]]:

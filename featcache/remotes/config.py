@@ -2,6 +2,7 @@
 
 require_signed = true
 trusted_keys = ["<64 hex digits>"]
+chunk_cache_gb = 10
 
 [[remotes]]
 name = "team"
@@ -25,6 +26,7 @@ from featcache.remotes.hub import HubTransport
 from featcache.remotes.objects import SCHEMES, ObjectTransport
 from featcache.remotes.transport import DirectoryTransport, Transport
 
+CHUNK_CACHE_GB = 10.0
 _PUBLIC_KEY = re.compile(r"[0-9a-f]{64}")
 
 
@@ -65,6 +67,8 @@ class Config:
     trusted_keys: tuple[str, ...] = ()
     """Ed25519 public keys, 64 hex digits each."""
     require_signed: bool = False
+    chunk_cache_gb: float = CHUNK_CACHE_GB
+    """Room for what is read from remotes chunk by chunk, in 10^9 bytes."""
 
     def remote(self, name: str) -> Remote:
         """Return the remote of this name; a path or URL stands for itself.
@@ -105,32 +109,43 @@ def load_config(path: Path | None = None) -> Config:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Config()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OptionError(f"{path} must be TOML; {error}. Correct it, or remove it.") from error
     try:
         return _parse(data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise OptionError(
-            f"{path} must have [[remotes]] with `name` and `url`, `trusted_keys` and "
-            f"`require_signed`, and nothing else; {error}. Correct it."
+            f"{path} must have [[remotes]] with `name` and `url`, `trusted_keys`, "
+            f"`require_signed` and `chunk_cache_gb`, and nothing else; {error}. Correct it."
         ) from error
 
 
 def _parse(data: Mapping[str, Json]) -> Config:
-    _refuse_unknown(data, ("remotes", "trusted_keys", "require_signed"))
+    _refuse_unknown(data, ("remotes", "trusted_keys", "require_signed", "chunk_cache_gb"))
     remotes = []
     for one in data.get("remotes", []):
         _refuse_unknown(one, ("name", "url", "options"))
         if not (isinstance(one["name"], str) and isinstance(one["url"], str)):
             raise TypeError("a name or url is not a text")
+        if not isinstance(one.get("options", {}), dict):
+            raise TypeError("`options` is not a table")
         remotes.append(Remote(name=one["name"], url=one["url"], options=one.get("options", {})))
-    keys = tuple(data.get("trusted_keys", ()))
+    if not isinstance(keys := data.get("trusted_keys", []), list):
+        raise TypeError("`trusted_keys` is not a list")
     if bad := [key for key in keys if not isinstance(key, str) or not _PUBLIC_KEY.fullmatch(key)]:
         raise ValueError(f"{bad[0]!r} is not a public key of 64 hex digits")
     required = data.get("require_signed", False)
     if not isinstance(required, bool):
         raise TypeError("`require_signed` is neither true nor false")
-    return Config(remotes=tuple(remotes), trusted_keys=keys, require_signed=required)
+    room = data.get("chunk_cache_gb", CHUNK_CACHE_GB)
+    if isinstance(room, bool) or not isinstance(room, int | float) or not 0 <= room < 1e9:
+        raise TypeError("`chunk_cache_gb` is not a number of at least 0")
+    return Config(
+        remotes=tuple(remotes),
+        trusted_keys=tuple(keys),
+        require_signed=required,
+        chunk_cache_gb=float(room),
+    )
 
 
 def _refuse_unknown(data: Mapping[str, Json], known: Sequence[str]) -> None:

@@ -26,9 +26,11 @@ DIGEST_DIGITS = 16
 """Hex digits of the content digest that stand in a name: 64 bits within one key."""
 MAX_POINTER_BYTES = 1 << 16
 _HEX = re.compile(r"[0-9a-f]{64}")
+_PART = r"(?!\.)[A-Za-z0-9._=-]+"
+"""What `slug` gives: it never starts with a dot, so no name leads out of the remote."""
 _NAME = re.compile(
-    r"(?P<folder>features/[A-Za-z0-9._=-]+/[A-Za-z0-9._=-]+/[A-Za-z0-9._=-]+)/"
-    rf"(?P<tap>[A-Za-z0-9._=-]+)-(?P<key>[0-9a-f]{{{KEY_DIGITS}}})\.json"
+    rf"(?P<folder>features/{_PART}/{_PART}/{_PART})/"
+    rf"(?P<tap>{_PART})-(?P<key>[0-9a-f]{{{KEY_DIGITS}}})\.json"
 )
 
 
@@ -72,6 +74,8 @@ class Pointer:
         names = ("key", "digest", "manifest")
         try:
             found = {name: value[name] for name in names}
+            if not isinstance(value["signatures"], list):
+                raise TypeError("the signatures are not a list")  # noqa: TRY301
             signatures = tuple(
                 {"public_key": one["public_key"], "signature": one["signature"]}
                 for one in value["signatures"]
@@ -97,7 +101,7 @@ def folder(dataset: str, split: str, backbone: str) -> str:
 def pointer_name(spec: ExtractionSpec, digest: str | None = None) -> str:
     """Return the name of the pointer to a key, or to one content of it."""
     one = spec.dataset
-    stem = f"{slug(spec.tap)}-{spec.key[:KEY_DIGITS]}"
+    stem = f"{slug(spec.view)}-{spec.key[:KEY_DIGITS]}"
     variant = f".{digest[:DIGEST_DIGITS]}" if digest else ""
     return f"{folder(one.name, one.split, spec.backbone.name)}/{stem}{variant}.json"
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,21 +68,17 @@ def pull(
         RemoteError: If the remote cannot be reached.
         StoreError: If the cache cannot take the set.
     """
-    pointer = read_pointer(transport, name)
-    if pointer is None:
+    arrived = arrive(name, transport, cache, INCOMING, spec=spec, trust=trust)
+    if arrived is None:
         return None
-    trust(pointer, transport.url)
-    if spec is not None and pointer.key != spec.key:
-        raise _corrupt(transport, name, f"leads to key {pointer.key[:12]}, not {spec.key[:12]}")
-    folder = set_name_beside(name, pointer.digest)
-    staging = _stage(folder, pointer, transport, cache)
+    folder, pointer, staging = arrived
     one = FeatureSet(staging)
     target = cache.path_of(one.spec)
     if is_sealed(target):
         shutil.rmtree(staging.parent, ignore_errors=True)
         return _present(name, FeatureSet(target), pointer, transport)
     _check_space(one, staging)
-    sizes = _fetch_files(folder, one, transport, advance)
+    sizes = fetch_files(folder, one, one.sealed["files"], transport, advance)
     listed = frozenset(str(file["path"]) for file in one.sealed["files"])
     if problems := verify(staging, hashed=listed):
         shutil.rmtree(staging.parent, ignore_errors=True)
@@ -97,10 +94,56 @@ def pull(
     )
 
 
-def read_manifest(
-    folder: str, pointer: Pointer, transport: Transport
-) -> tuple[bytes, ExtractionSpec, str]:
-    """Return a remote set's `zarr.json` with its spec and content digest, checked.
+def arrive(
+    name: str,
+    transport: Transport,
+    cache: Cache,
+    room: str,
+    *,
+    spec: ExtractionSpec | None,
+    trust: Trust,
+) -> tuple[str, Pointer, Path] | None:
+    """Fetch what says what a set is: pointer, manifest and layout, each checked.
+
+    Args:
+        name: The pointer's name at the remote.
+        transport: The remote.
+        cache: Where it goes.
+        room: Directory of the cache to gather the set in.
+        spec: What is wanted; None takes any.
+        trust: Judges the pointer before anything else is read.
+
+    Returns:
+        The set's directory at the remote, its pointer, and its directory in the room; None if
+        there is no such pointer.
+
+    Raises:
+        CorruptError: If anything is not what it claims to be.
+        RemoteError: If the remote cannot be reached.
+    """
+    pointer = read_pointer(transport, name)
+    if pointer is None:
+        return None
+    trust(pointer, transport.url)
+    if spec is not None and pointer.key != spec.key:
+        raise _corrupt(transport, name, f"leads to key {pointer.key[:12]}, not {spec.key[:12]}")
+    folder = set_name_beside(name, pointer.digest)
+    return folder, pointer, _stage(folder, pointer, transport, cache, room)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A remote set's `zarr.json`, checked."""
+
+    data: bytes
+    spec: ExtractionSpec
+    digest: str
+    default_tap: str | None
+    """The tap that the backbone gives by default, as far as it is recorded."""
+
+
+def read_manifest(folder: str, pointer: Pointer, transport: Transport) -> Manifest:
+    """Return a remote set's `zarr.json`.
 
     Raises:
         CorruptError: If it is not the one the pointer names.
@@ -112,10 +155,20 @@ def read_manifest(
         raise RemoteError(f"{name} must lie at {transport.url}; it does not. Push the set again.")
     if blake3_bytes(data) != pointer.manifest:
         raise _corrupt(transport, name, "is not the manifest that its pointer names")
-    return data, *_read_spec(data, f"{name} at {transport.url}", pointer)
+    return parse_manifest(data, f"{name} at {transport.url}", pointer)
 
 
-def _read_spec(data: bytes, where: str, pointer: Pointer) -> tuple[ExtractionSpec, str]:
+def parse_manifest(data: bytes, where: str, pointer: Pointer) -> Manifest:
+    """Read a sealed set's `zarr.json` that may come from anybody.
+
+    Args:
+        data: The bytes.
+        where: What they are called in a message.
+        pointer: What they must agree with.
+
+    Raises:
+        CorruptError: If they do not.
+    """
     try:
         attributes = parse_json(data, where)["attributes"]
         unsigned = {part: attributes[part] for part in ("spec", "provenance", "sealed")}
@@ -123,6 +176,9 @@ def _read_spec(data: bytes, where: str, pointer: Pointer) -> tuple[ExtractionSpe
             raise CorruptError(f"{where} must match its own checksum; it does not. Push it again.")
         spec = ExtractionSpec.from_json(attributes["spec"])
         digest = attributes["sealed"]["digest"]
+        tap = attributes["provenance"].get("default_tap")
+        if not isinstance(tap, str | None):
+            raise TypeError("the default tap is not a text")  # noqa: TRY301
     except (KeyError, TypeError, AttributeError) as error:
         raise CorruptError(
             f"{where} must be a sealed feature set's; {error!r}. Do not use this remote."
@@ -132,17 +188,18 @@ def _read_spec(data: bytes, where: str, pointer: Pointer) -> tuple[ExtractionSpe
             f"{where} must belong to key {pointer.key[:12]} with content {pointer.digest[:12]}; it "
             "does not. Do not use this remote."
         )
-    return spec, digest
+    return Manifest(data=data, spec=spec, digest=digest, default_tap=tap)
 
 
-def _stage(folder: str, pointer: Pointer, transport: Transport, cache: Cache) -> Path:
+def _stage(folder: str, pointer: Pointer, transport: Transport, cache: Cache, room: str) -> Path:
     """Put the checked manifest and the features' metadata where the set will be gathered."""
-    data, spec, digest = read_manifest(folder, pointer, transport)
+    manifest = read_manifest(folder, pointer, transport)
     cache.create()
-    staging = cache.root / INCOMING / digest[:DIGEST_DIGITS] / cache.path_of(spec).name
+    staging = cache.root / room / manifest.digest[:DIGEST_DIGITS]
+    staging /= cache.path_of(manifest.spec).name
     with disk_errors(staging, "write"):
         staging.mkdir(parents=True, exist_ok=True)
-        _write(staging / GROUP_FILE, data)
+        _write(staging / GROUP_FILE, manifest.data)
         if not (staging / "features" / "zarr.json").exists():
             name = f"{folder}/features/zarr.json"
             layout = read_small(transport, name, 1 << 16)
@@ -161,10 +218,14 @@ def _stage(folder: str, pointer: Pointer, transport: Transport, cache: Cache) ->
     return staging
 
 
-def _fetch_files(
-    folder: str, one: FeatureSet, transport: Transport, advance: Callable[[int], None]
+def fetch_files(
+    folder: str,
+    one: FeatureSet,
+    files: Sequence[dict[str, Any]],
+    transport: Transport,
+    advance: Callable[[int], None],
 ) -> list[int]:
-    """Fetch what is missing, several files at a time; return the bytes that travelled."""
+    """Fetch what is missing of some files, several at a time; return the bytes that travelled."""
 
     def fetch(file: dict[str, Any]) -> int:
         target, size = one.path / file["path"], int(file["bytes"])
@@ -178,7 +239,7 @@ def _fetch_files(
         return size
 
     with ThreadPoolExecutor(PARALLEL) as pool:
-        return list(pool.map(fetch, one.sealed["files"]))
+        return list(pool.map(fetch, files))
 
 
 def _download(

@@ -8,7 +8,8 @@ padded with zeros, which every Zarr reader in any language can open.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from numpy.typing import NDArray
 
 from featcache.digest import Json
 from featcache.errors import CorruptError, StoreError
-from featcache.store.files import json_bytes, read_json
-from featcache.store.layout import CRC_BYTES
+from featcache.store.files import is_same_json, json_bytes, read_json
+from featcache.store.layout import CRC_BYTES, MAX_BYTES
 
 OK, UNREADABLE = 1, 2
 """Ledger values; 0 means missing and never stands in a sealed set."""
@@ -39,6 +40,8 @@ class SmallArrays:
     """Shape (N,), `OK` or `UNREADABLE`."""
     reasons: Mapping[int, str]
     """Row to reason, for each unreadable row."""
+    decoder: NDArray[np.float32] | None = None
+    """What codes stand for, where features are stored as codes; see `featcache.store.codes`."""
 
 
 def encode_ids(ids: NDArray[np.str_]) -> NDArray[np.uint8]:
@@ -62,11 +65,13 @@ def decode_ids(matrix: NDArray[np.uint8]) -> NDArray[np.str_]:
 
 
 def write_arrays(root: Path, arrays: SmallArrays) -> None:
-    """Write `labels`, `ids` and `status` as Zarr arrays below `root`."""
+    """Write `labels`, `ids`, `status` and, if there is one, `decoder` as Zarr arrays."""
     reasons = {str(row): why for row, why in sorted(arrays.reasons.items())}
     _write(root / "labels", arrays.labels, {"class_names": list(arrays.class_names)})
     _write(root / "ids", encode_ids(arrays.ids), {"encoding": "utf-8, zero padded"})
     _write(root / "status", arrays.status, {"reasons": reasons})
+    if arrays.decoder is not None:
+        _write(root / "decoder", arrays.decoder, {})
 
 
 def read_arrays(root: Path, rows: int) -> SmallArrays:
@@ -75,24 +80,24 @@ def read_arrays(root: Path, rows: int) -> SmallArrays:
     Raises:
         CorruptError: If an array is missing, damaged or of another length.
     """
-    try:
+    with _damage_named(root):
         labels, naming = _read(root / "labels", "int64", rows)
         ids, _ = _read(root / "ids", "uint8", rows, ndim=2)
         status, ledger = _read(root / "status", "uint8", rows)
+        decoder = None
+        if (root / "decoder").exists():
+            decoder, _ = _read(root / "decoder", "float32", None, ndim=2)
+        names = _class_names(naming)
+        if labels.min() < -1 or labels.max() >= len(names):
+            raise ValueError(f"labels must lie in -1 to {len(names) - 1}")
         return SmallArrays(
             labels=labels,
-            class_names=tuple(naming["class_names"]),
+            class_names=names,
             ids=decode_ids(ids),
             status=status,
-            reasons={int(row): why for row, why in ledger["reasons"].items()},
+            reasons=_reasons(ledger, rows),
+            decoder=decoder,
         )
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, CorruptError):
-            raise
-        raise CorruptError(
-            f"{root} must hold the arrays labels, ids and status; {type(error).__name__}: {error}. "
-            "Run `featcache cache verify`, then delete the set's directory and extract it again."
-        ) from error
 
 
 def read_ledger(root: Path, rows: int) -> dict[int, str]:
@@ -101,8 +106,39 @@ def read_ledger(root: Path, rows: int) -> dict[int, str]:
     Raises:
         CorruptError: If the ledger is damaged.
     """
-    _, ledger = _read(root / "status", "uint8", rows)
-    return {int(row): str(why) for row, why in ledger["reasons"].items()}
+    with _damage_named(root):
+        _, ledger = _read(root / "status", "uint8", rows)
+        return _reasons(ledger, rows)
+
+
+@contextmanager
+def _damage_named(root: Path) -> Iterator[None]:
+    """Turn whatever damaged metadata leads to into a `CorruptError`."""
+    try:
+        yield
+    except CorruptError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptError(
+            f"{root} must hold the arrays labels, ids and status; {type(error).__name__}: {error}. "
+            "Run `featcache cache verify`, then delete the set's directory and extract it again."
+        ) from error
+
+
+def _class_names(attributes: Mapping[str, Json]) -> tuple[str, ...]:
+    names = attributes["class_names"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("the class names are not a list of texts")
+    return tuple(names)
+
+
+def _reasons(attributes: Mapping[str, Json], rows: int) -> dict[int, str]:
+    reasons = {int(row): why for row, why in attributes["reasons"].items()}
+    if list(map(str, reasons)) != list(attributes["reasons"]):
+        raise ValueError("a row of a reason is not written as a number")
+    if not all(0 <= row < rows and isinstance(why, str) for row, why in reasons.items()):
+        raise ValueError("a reason is no text, or of a row that there is not")
+    return reasons
 
 
 def _write(path: Path, values: NDArray[Any], attributes: dict[str, Json]) -> None:
@@ -117,15 +153,19 @@ def _write(path: Path, values: NDArray[Any], attributes: dict[str, Json]) -> Non
     (path / "zarr.json").write_bytes(json_bytes(metadata))
 
 
-def _read(path: Path, dtype: str, rows: int, ndim: int = 1) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Return a whole array and its attributes.
+def _read(
+    path: Path, dtype: str, rows: int | None, ndim: int = 1
+) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Return a whole array and its attributes; `rows` None takes any number.
 
     Nothing is allocated beyond what the file holds, whatever the metadata claims.
     """
     metadata: Json = read_json(path / "zarr.json")
     shape, attributes = tuple(metadata["shape"]), metadata["attributes"]
-    is_shaped = len(shape) == ndim and shape[0] == rows
-    if not is_shaped or metadata != _metadata(shape, dtype, attributes):
+    is_shaped = len(shape) == ndim and rows in (None, shape[0])
+    is_sized = all(type(size) is int and 1 <= size < MAX_BYTES for size in shape)
+    is_known = is_shaped and is_sized and isinstance(attributes, dict)
+    if not is_known or not is_same_json(metadata, _metadata(shape, dtype, attributes)):
         raise CorruptError(
             f"{path / 'zarr.json'} must describe {rows} values of type {dtype} as featcache "
             "stores them; it does not. Delete the set's directory and extract it again."

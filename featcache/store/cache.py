@@ -54,6 +54,10 @@ class Stored:
         """Bytes of all files of a sealed set; 0 while it is not sealed."""
         return sum(file["bytes"] for file in self.sealed["files"]) if self.sealed else 0
 
+    def open(self) -> FeatureSet:
+        """Open the set, which must be sealed."""
+        return FeatureSet(self.path)
+
 
 class Cache:
     """Paths and listings below one root directory."""
@@ -79,7 +83,7 @@ class Cache:
     def path_of(self, spec: ExtractionSpec) -> Path:
         """Return where the feature set of `spec` lies, whether or not it exists."""
         folder = self.folder(spec.dataset.name, spec.dataset.split, spec.backbone.name)
-        return folder / f"{slug(spec.tap)}-{spec.key[:KEY_DIGITS]}.zarr"
+        return folder / f"{slug(spec.view)}-{spec.key[:KEY_DIGITS]}.zarr"
 
     def folder(self, dataset: str, split: str, backbone: str) -> Path:
         """Return the directory of all sets of one dataset split and backbone."""
@@ -105,15 +109,17 @@ class Cache:
     def matching(self, pattern: str) -> list[Stored]:
         """Return the sets whose dataset/split/backbone fit a shell pattern, by path.
 
-        The start of a key fits too.
+        Names and directories are looked at; the start of a key fits too.
         """
         features = self.root / "features"
-        return [
-            one
-            for one in self.stored()
-            if fnmatch.fnmatchcase(one.path.parent.relative_to(features).as_posix(), pattern)
-            or one.spec.key.startswith(pattern)
-        ]
+
+        def fits(one: Stored) -> bool:
+            data = one.spec.dataset
+            name = f"{data.name}/{data.split}/{one.spec.backbone.name}"
+            folder = one.path.parent.relative_to(features).as_posix()
+            return any(fnmatch.fnmatchcase(text, pattern) for text in (name, folder))
+
+        return [one for one in self.stored() if fits(one) or one.spec.key.startswith(pattern)]
 
     def find(
         self, *, dataset: str, split: str, backbone: str, tap: str | None = None

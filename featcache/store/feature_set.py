@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,11 @@ from featcache.digest import Json
 from featcache.errors import CorruptError, OptionError, ShapeError, StoreError, UnsealedError
 from featcache.spec import ExtractionSpec
 from featcache.store.arrays import OK, SmallArrays, read_arrays
+from featcache.store.codes import CODE_DTYPE, check_decoder, decode
 from featcache.store.files import read_json
 from featcache.store.layout import Layout, parse_layout
-from featcache.store.manifest import GROUP_FILE
-from featcache.store.shard import MappedShard
+from featcache.store.manifest import GROUP_FILE, is_digest
+from featcache.store.shard import MappedShard, ShardReader
 from featcache.store.table import Table
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def read_group(path: Path) -> dict[str, Any]:
         attributes: Json = read_json(path / GROUP_FILE)["attributes"]
         if not {"spec", "provenance", "sealed"} <= attributes.keys():
             raise KeyError("spec, provenance, sealed")  # noqa: TRY301
+        if attributes["sealed"] is not None:
+            _check_sealed(attributes)
     except FileNotFoundError:
         raise StoreError(
             f"A feature set must lie at {path}; there is none. List what the cache holds with: "
@@ -57,6 +60,18 @@ def read_group(path: Path) -> dict[str, Any]:
     return dict(attributes)
 
 
+def _check_sealed(attributes: Mapping[str, Json]) -> None:
+    """Raise a `KeyError` or `TypeError` unless everything that is read of a sealed set is there."""
+    sealed = attributes["sealed"]
+    files, digest, provenance = sealed["files"], sealed["digest"], attributes["provenance"]
+    types: list[tuple[Json, type]] = [(provenance, dict), (digest, str), (files, list)]
+    types += [(sealed["rows"], int), (sealed["readable"], int)]
+    for file in files:
+        types += [(file["path"], str), (file["bytes"], int), (file["blake3"], str)]
+    if not all(type(value) is kind for value, kind in types) or not is_digest(digest):
+        raise TypeError("a field of its type")
+
+
 class FeatureSet:
     """A sealed, immutable feature set: features, labels, ids and ledger by row.
 
@@ -64,12 +79,19 @@ class FeatureSet:
     rows to use, and `table()` leaves the others out.
     """
 
-    def __init__(self, path: Path, *, check: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        check: bool = True,
+        open_shard: Callable[[int], ShardReader] | None = None,
+    ) -> None:
         """Open the set at `path`; nothing but two small JSON files is read.
 
         Args:
             path: Directory `<tap>-<key>.zarr`.
             check: Check each chunk against its CRC-32C when it is first read.
+            open_shard: Gives the rows of a shard that is not a file below `path`.
 
         Raises:
             UnsealedError: If the set is not complete.
@@ -87,6 +109,7 @@ class FeatureSet:
         self.provenance: Mapping[str, Any] = attributes["provenance"]
         self.sealed: Mapping[str, Any] = sealed
         self._check = check
+        self._open_shard = open_shard or self._map_shard
 
     @property
     def key(self) -> str:
@@ -111,7 +134,7 @@ class FeatureSet:
         """Name the set as a person would."""
         one = self.spec
         return (
-            f"<FeatureSet {one.dataset.name}/{one.dataset.split} {one.backbone.name} {one.tap} "
+            f"<FeatureSet {one.dataset.name}/{one.dataset.split} {one.backbone.name} {one.view} "
             f"{self.layout.rows}x{'x'.join(map(str, self.layout.row_shape))} {one.key[:8]}>"
         )
 
@@ -124,12 +147,38 @@ class FeatureSet:
                 f"{self.path} must hold {self.rows} rows; its array has {layout.rows}. "
                 "Delete the set's directory and extract it again."
             )
+        if layout.dtype != self.spec.numerics.stored:
+            raise CorruptError(
+                f"{self.path} must hold {self.spec.numerics.stored}; its array is {layout.dtype}. "
+                "Delete the set's directory and extract it again."
+            )
         return layout
 
     @cached_property
     def arrays(self) -> SmallArrays:
         """Labels, ids and ledger, read at once on first use."""
         return read_arrays(self.path, self.rows)
+
+    @cached_property
+    def decoder(self) -> NDArray[np.float32] | None:
+        """What stored codes stand for, shape (2, D) or (256, D); None where values are stored.
+
+        Raises:
+            CorruptError: If it does not fit the codes.
+        """
+        if self.layout.dtype != CODE_DTYPE:
+            return None
+        if wrong := check_decoder(self.arrays.decoder, self.layout.row_shape):
+            raise CorruptError(
+                f"{self.path / 'decoder'} must fit the stored codes; it {wrong}. "
+                "Delete the set's directory and derive it again."
+            )
+        return self.arrays.decoder
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one row of `features()`."""
+        return self.layout.row_shape if self.decoder is None else self.decoder.shape[1:]
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -157,26 +206,35 @@ class FeatureSet:
         return self.arrays.reasons
 
     @cached_property
-    def _shards(self) -> dict[int, MappedShard]:
+    def _shards(self) -> dict[int, ShardReader]:
         with suppress(OSError):  # a cache may be read-only
             os.utime(self.path)  # so that `cache gc` knows which sets were used last
         return {}
 
-    def _shard(self, shard: int) -> MappedShard:
+    def _shard(self, shard: int) -> ShardReader:
         if shard not in self._shards:
-            path = self.path / "features" / self.layout.shard_path(shard)
-            self._shards[shard] = MappedShard(path, self.layout, shard)
+            self._shards[shard] = self._open_shard(shard)
         return self._shards[shard]
+
+    def _require(self, start: int, stop: int) -> None:
+        """Open the shards of a row range, so that nothing is allocated for what is not there."""
+        size = self.layout.shard_rows
+        for shard in range(start // size, -(-max(start, stop) // size)):
+            self._shard(shard)
+
+    def _map_shard(self, shard: int) -> MappedShard:
+        path = self.path / "features" / self.layout.shard_path(shard)
+        return MappedShard(path, self.layout, shard)
 
     def features(
         self, rows: ArrayLike | slice | None = None, *, out: NDArray[np.floating] | None = None
     ) -> NDArray[np.floating]:
-        """Return features as stored.
+        """Return features as stored, or as the stored codes stand for.
 
         Args:
             rows: Row indices or a mask of shape (N,), in any order and repeated at will, a slice,
                 or None for all.
-            out: Buffer to fill, shape (n, *row_shape), of the stored dtype.
+            out: Buffer to fill, shape (n, *row_shape), of the stored dtype; float32 for codes.
 
         Returns:
             Shape (n, *row_shape), float16 or float32.
@@ -186,15 +244,26 @@ class FeatureSet:
             OptionError: If a row is out of range.
             ShapeError: If `out` does not fit.
         """
+        if self.decoder is None:
+            return self._stored(rows, out)
+        values = decode(self._stored(rows, None), self.decoder)
+        if out is None:
+            return values
+        _buffer(out, values.shape, values.dtype)[...] = values
+        return out
+
+    def _stored(self, rows: ArrayLike | slice | None, out: NDArray[Any] | None) -> NDArray[Any]:
+        shape, dtype = self.layout.row_shape, np.dtype(self.layout.dtype)
         if rows is None or isinstance(rows, slice):
             start, stop, step = (rows or slice(None)).indices(self.rows)
             if step == 1:
-                out = self._buffer(out, max(0, stop - start))
+                self._require(start, stop)
+                out = _buffer(out, (max(0, stop - start), *shape), dtype)
                 self._read_range(start, out)
                 return out
             rows = np.arange(start, stop, step)
         index = self._index(rows)
-        out = self._buffer(out, len(index))
+        out = _buffer(out, (len(index), *shape), dtype)
         shards = index // self.layout.shard_rows
         for shard in np.unique(shards):
             where = np.flatnonzero(shards == shard)
@@ -202,7 +271,7 @@ class FeatureSet:
             if len(where) == len(index):
                 self._shard(int(shard)).take(local, out, check=self._check)
                 continue
-            part = np.empty((len(where), *self.layout.row_shape), out.dtype)
+            part = np.empty((len(where), *shape), dtype)
             self._shard(int(shard)).take(local, part, check=self._check)
             out[where] = part
         return out
@@ -213,9 +282,7 @@ class FeatureSet:
         Memory is bounded by one block.
         """
         for start in range(0, self.rows, size):
-            out = self._buffer(None, min(size, self.rows - start))
-            self._read_range(start, out)
-            yield start, out
+            yield start, self.features(slice(start, start + size))
 
     def table(self) -> Table:
         """Return the readable rows in memory, as a probe takes them.
@@ -265,13 +332,13 @@ class FeatureSet:
             )
         return np.where(index < 0, index + self.rows, index)
 
-    def _buffer(self, out: NDArray[np.floating] | None, n: int) -> NDArray[np.floating]:
-        shape = (n, *self.layout.row_shape)
-        if out is None:
-            return np.empty(shape, self.layout.dtype)
-        if out.shape != shape or out.dtype != np.dtype(self.layout.dtype):
-            raise ShapeError(
-                f"`out` must have shape {shape} and dtype {self.layout.dtype}; got {out.shape} "
-                f"and {out.dtype}."
-            )
-        return out
+
+def _buffer(out: NDArray[Any] | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return `out` if it fits, a new array if it is None."""
+    if out is None:
+        return np.empty(shape, dtype)
+    if out.shape != shape or out.dtype != dtype:
+        raise ShapeError(
+            f"`out` must have shape {shape} and dtype {dtype}; got {out.shape} and {out.dtype}."
+        )
+    return out

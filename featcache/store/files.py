@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import time
@@ -203,11 +204,12 @@ def parse_json(data: bytes, where: str) -> Json:
         where: What they are called in a message.
 
     Raises:
-        CorruptError: If they are not JSON, or nested deeper than `MAX_JSON_DEPTH`.
+        CorruptError: If they are not JSON, nested deeper than `MAX_JSON_DEPTH`, or hold a number
+            that is not finite or text that is not Unicode, which cannot be written again.
     """
     try:
         value = json.loads(data)
-        _check_depth(value, MAX_JSON_DEPTH)
+        _check_json(value, MAX_JSON_DEPTH)
     except (ValueError, RecursionError) as error:
         raise CorruptError(
             f"{where} must be JSON; {error}. Delete the set's directory and extract it again."
@@ -215,10 +217,20 @@ def parse_json(data: bytes, where: str) -> Json:
     return value
 
 
-def _check_depth(value: Json, left: int) -> None:
-    if not isinstance(value, dict | list):
-        return
-    if not left:
-        raise ValueError(f"it is nested deeper than {MAX_JSON_DEPTH} levels")
-    for item in value.values() if isinstance(value, dict) else value:
-        _check_depth(item, left - 1)
+def _check_json(value: Json, left: int) -> None:
+    if isinstance(value, str):
+        value.encode()  # raises for half a surrogate pair, which JSON can spell and UTF-8 cannot
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"it holds {value}, which is not a number")
+    elif isinstance(value, dict | list):
+        if not left:
+            raise ValueError(f"it is nested deeper than {MAX_JSON_DEPTH} levels")
+        for item in value:
+            _check_json(item, left - 1)
+        for item in value.values() if isinstance(value, dict) else ():
+            _check_json(item, left - 1)
+
+
+def is_same_json(first: Json, second: Json) -> bool:
+    """Tell whether two JSON values are one to every reader; `1`, `1.0` and `true` are three."""
+    return json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from featcache.digest import Json
 from featcache.errors import CorruptError
+from featcache.spec import StoredDtype
+from featcache.store.files import is_same_json
 
 CHUNK_BYTES = 8 << 20
 """Upper bound of an inner chunk: 4,096 rows at 768 float16."""
@@ -22,6 +25,10 @@ CHUNKS_PER_SHARD = 16
 """65,536 rows at 768 float16, about 100 MB: one object, one unit of work, one atomic write."""
 CRC_BYTES = 4
 INDEX_ENTRY_BYTES = 16
+MAX_BYTES = 1 << 62
+"""Bound of a whole array, so that no size computed from metadata overflows."""
+MAX_DIMENSIONS = 32
+"""Of one row; numpy's own bound is 64."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +105,7 @@ class Layout:
                 "configuration": {"chunk_shape": [self.shard_rows, *self.row_shape]},
             },
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": 0.0,
+            "fill_value": 0 if np.dtype(self.dtype).kind == "u" else 0.0,
             "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
             "attributes": {},
         }
@@ -139,14 +146,27 @@ def parse_layout(metadata: Json) -> Layout:
             chunk_rows=inner,
             chunks_per_shard=outer // inner,
         )
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        _check_layout(layout)
+    except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
         raise CorruptError(
             f"A feature array's zarr.json must describe a sharded array; {error!r}. "
             "Extract the feature set again."
         ) from error
-    if {**metadata, "attributes": {}} != layout.metadata():
+    if not is_same_json({**metadata, "attributes": {}}, layout.metadata()):
         raise CorruptError(
             "A feature array's zarr.json must be what featcache wrote; it was changed. "
             "Run `featcache cache verify`, or extract the feature set again."
         )
     return layout
+
+
+def _check_layout(layout: Layout) -> None:
+    """Refuse numbers and types that would mislead arithmetic or numpy, such as `object`."""
+    sizes = (layout.rows, *layout.row_shape, layout.chunk_rows, layout.chunks_per_shard)
+    if not all(type(size) is int and 1 <= size < MAX_BYTES for size in sizes):
+        raise ValueError("a size is not a positive whole number")
+    if layout.dtype not in get_args(StoredDtype):
+        raise ValueError(f"the type {layout.dtype!r} is not one that is stored")
+    stored_rows = layout.n_shards * layout.shard_rows
+    if len(layout.row_shape) > MAX_DIMENSIONS or stored_rows * layout.row_bytes >= MAX_BYTES:
+        raise ValueError("it is larger than any array")

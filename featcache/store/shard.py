@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import blake3
 import crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.digest import blake3_bytes, blake3_file
 from featcache.errors import CorruptError
 from featcache.store.layout import CRC_BYTES, Layout
 
 _ABSENT = np.iinfo(np.uint64).max
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardDigests:
+    """BLAKE3 of a shard's parts, hex."""
+
+    file: str
+    chunks: tuple[str, ...]
+    """Of each inner chunk with its checksum, so that one can be trusted without the others."""
+
+
 def write_shard(
-    path: Path, blocks: Iterable[NDArray[np.floating]], layout: Layout, shard: int
-) -> str:
+    path: Path, blocks: Iterable[NDArray[Any]], layout: Layout, shard: int
+) -> ShardDigests:
     """Write one shard file from its rows in order, and flush it to disk.
 
     Args:
@@ -29,7 +41,7 @@ def write_shard(
         shard: Index of the shard.
 
     Returns:
-        BLAKE3 of the file, hex.
+        The digests of what was written.
 
     Raises:
         CorruptError: If the blocks do not add up to the shard's rows.
@@ -39,6 +51,7 @@ def write_shard(
     dtype = np.dtype(layout.dtype).newbyteorder("<")
     chunk = np.zeros((layout.chunk_rows, *layout.row_shape), dtype)
     filled = written = 0
+    chunks: list[str] = []
     with path.open("xb", buffering=0) as file:
 
         def put(data: bytes | memoryview) -> None:
@@ -49,8 +62,10 @@ def write_shard(
 
         def put_chunk() -> None:
             data = chunk.reshape(-1).view(np.uint8).data
+            checksum = crc32c.crc32c(data).to_bytes(CRC_BYTES, "little")
             put(data)
-            put(crc32c.crc32c(data).to_bytes(CRC_BYTES, "little"))
+            put(checksum)
+            chunks.append(blake3_bytes(data, checksum))
 
         for block in blocks:
             written += len(block)
@@ -69,12 +84,28 @@ def write_shard(
         if filled:
             chunk[filled:] = 0
             put_chunk()
-        put(_index(layout, shard))
+        put(shard_index(layout, shard))
         os.fsync(file.fileno())
-    return str(hasher.hexdigest())
+    return ShardDigests(file=str(hasher.hexdigest()), chunks=tuple(chunks))
 
 
-def _index(layout: Layout, shard: int) -> bytes:
+def shard_digests(path: Path, layout: Layout, shard: int) -> ShardDigests:
+    """Return the digests of a shard that is there already.
+
+    Raises:
+        CorruptError: If it is missing or damaged.
+    """
+    mapped = MappedShard(path, layout, shard)
+    if mapped.damaged_chunks():
+        raise CorruptError(
+            f"{path} was published but does not match its checksums. "
+            "Delete it and run the same command again."
+        )
+    return ShardDigests(file=blake3_file(path), chunks=mapped.chunk_digests())
+
+
+def shard_index(layout: Layout, shard: int) -> bytes:
+    """Return the index that a shard of this layout ends in."""
     entries = np.full((layout.chunks_per_shard, 2), _ABSENT, "<u8")  # (offset, length) per chunk
     stored = layout.chunk_bytes + CRC_BYTES
     n_chunks = layout.n_chunks(shard)
@@ -83,6 +114,16 @@ def _index(layout: Layout, shard: int) -> bytes:
     data = entries.tobytes()
     checksum: int = crc32c.crc32c(data)
     return data + checksum.to_bytes(CRC_BYTES, "little")
+
+
+class ShardReader(Protocol):
+    """Rows of one shard, wherever it lies."""
+
+    def read(self, first: int, out: NDArray[Any], *, check: bool = True) -> None:
+        """Copy rows `first`, `first + 1`, … of the shard into `out`."""
+
+    def take(self, rows: NDArray[np.intp], out: NDArray[Any], *, check: bool = True) -> None:
+        """Copy the given rows of the shard, in the given order, into `out`."""
 
 
 class MappedShard:
@@ -106,7 +147,7 @@ class MappedShard:
                 "Delete the set's directory and extract it again."
             )
         self._bytes = np.memmap(path, np.uint8, mode="r")
-        if self._bytes[-layout.index_bytes :].tobytes() != _index(layout, shard):
+        if self._bytes[-layout.index_bytes :].tobytes() != shard_index(layout, shard):
             raise CorruptError(
                 f"{self._where} has a damaged index. "
                 "Delete the set's directory and extract it again."
@@ -120,7 +161,7 @@ class MappedShard:
         )
         self._values = values.reshape(len(self._chunks), layout.chunk_rows, *layout.row_shape)
 
-    def read(self, first: int, out: NDArray[np.floating], *, check: bool = True) -> None:
+    def read(self, first: int, out: NDArray[Any], *, check: bool = True) -> None:
         """Copy rows `first`, `first + 1`, … of the shard into `out`."""
         done, rows = 0, self._layout.chunk_rows
         while done < len(out):
@@ -131,9 +172,7 @@ class MappedShard:
             out[done : done + n] = self._values[chunk, offset : offset + n]
             done += n
 
-    def take(
-        self, rows: NDArray[np.intp], out: NDArray[np.floating], *, check: bool = True
-    ) -> None:
+    def take(self, rows: NDArray[np.intp], out: NDArray[Any], *, check: bool = True) -> None:
         """Copy the given rows of the shard, in the given order, into `out`."""
         chunk, offset = np.divmod(rows, self._layout.chunk_rows)
         if check:
@@ -161,6 +200,10 @@ class MappedShard:
                 "Delete the set's directory and extract it again."
             )
         self._checked[chunk] = True
+
+    def chunk_digests(self) -> tuple[str, ...]:
+        """Return the BLAKE3 of each chunk with its checksum."""
+        return tuple(blake3_bytes(chunk.data) for chunk in self._chunks)
 
     def damaged_chunks(self) -> list[tuple[int, int]]:
         """Check every chunk; return the row ranges [first, last] of those that fail."""

@@ -16,6 +16,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import crc32c
 import numpy as np
@@ -32,8 +33,8 @@ class Batch:
     """Consecutive rows of one feature array."""
 
     start: int
-    features: NDArray[np.floating]
-    """Shape (n, *row_shape); zeros where a row is unreadable."""
+    features: NDArray[Any]
+    """Shape (n, *row_shape), values or codes; zeros where a row is unreadable."""
     unreadable: Mapping[int, str]
     """Row to reason."""
     seconds: float = 0.0

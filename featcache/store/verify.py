@@ -12,7 +12,7 @@ from featcache.errors import FeatcacheError
 from featcache.spec import KEY_DIGITS
 from featcache.store.arrays import read_arrays
 from featcache.store.feature_set import FeatureSet, read_group
-from featcache.store.files import read_json
+from featcache.store.files import json_bytes
 from featcache.store.manifest import GROUP_FILE, check_files, content_digest, group_metadata
 from featcache.store.shard import MappedShard
 
@@ -56,7 +56,9 @@ def verify(path: Path, *, hashed: Collection[str] = ()) -> list[Problem]:
         problems = [problem for file in files for problem in _check_file(path, file)]
         problems += _check_extra(path, sealed["files"])
         return problems or _check_digest(path)
-    except (KeyError, TypeError, AttributeError) as error:
+    except FeatcacheError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         return [Problem(GROUP_FILE, f"is damaged: {error!r}")]
 
 
@@ -65,6 +67,9 @@ def _check_group(path: Path, attributes: dict[str, Any]) -> list[Problem]:
     if sha256_json(unsigned) != attributes.get("checksum"):
         return [Problem(GROUP_FILE, "does not match its own checksum")]
     one = FeatureSet(path)
+    for file in one.sealed["files"]:  # before it decides what the other files must be
+        if file["path"] == LAYOUT_FILE and (problems := _check_file(path, file)):
+            return problems
     try:
         wrong = check_files(one.sealed["files"], one.layout)
     except (FeatcacheError, FileNotFoundError) as error:
@@ -72,7 +77,7 @@ def _check_group(path: Path, attributes: dict[str, Any]) -> list[Problem]:
     if wrong:
         return [Problem(GROUP_FILE, wrong)]
     expected = group_metadata(one.spec, provenance=one.provenance, sealed=one.sealed)
-    if read_json(path / GROUP_FILE) != expected:
+    if (path / GROUP_FILE).read_bytes() != json_bytes(expected):
         return [Problem(GROUP_FILE, "is not what featcache writes")]
     if path.stem.rpartition("-")[2] != one.key[:KEY_DIGITS]:
         return [
@@ -139,6 +144,9 @@ def _check_digest(path: Path) -> list[Problem]:
     if sorted(shards) != list(range(one.layout.n_shards)):
         return [Problem(GROUP_FILE, "does not list every shard")]
     ordered = [shards[number] for number in sorted(shards)]
-    if content_digest(one.spec, one.layout, ordered, read_arrays(path, one.rows)) != one.digest:
+    arrays = read_arrays(path, one.rows)
+    if content_digest(one.spec, one.layout, ordered, arrays) != one.digest:
         return [Problem(GROUP_FILE, "has a content digest that its files do not give")]
+    if (one.sealed["rows"], one.sealed["readable"]) != (one.rows, int(one.valid.sum())):
+        return [Problem(GROUP_FILE, "counts other rows than its files hold")]
     return []

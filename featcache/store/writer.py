@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.digest import Json, blake3_file
-from featcache.errors import CorruptError, StoreError
+from featcache.errors import StoreError
 from featcache.spec import ExtractionSpec
 from featcache.store.arrays import OK, UNREADABLE, SmallArrays, write_arrays
 from featcache.store.claims import Claim, Owner, try_claim
@@ -37,10 +37,8 @@ from featcache.store.files import (
 )
 from featcache.store.layout import Layout, choose_layout, parse_layout
 from featcache.store.manifest import GROUP_FILE, content_digest, group_metadata, list_files
-from featcache.store.shard import MappedShard, write_shard
+from featcache.store.shard import MappedShard, ShardDigests, shard_digests, write_shard
 from featcache.store.spool import Spool, read_batches
-
-_ARRAYS = ("labels", "ids", "status")
 
 
 class SetWriter:
@@ -170,9 +168,9 @@ class SetWriter:
 
         temporary = temporary_path(self.work)
         try:
-            digest = write_shard(temporary, blocks(), self.layout, shard)
-            if not publish(temporary, target):
-                digest = self._adopt(target, shard)
+            digests = write_shard(temporary, blocks(), self.layout, shard)
+            if not publish(temporary, target):  # another writer was first
+                digests = shard_digests(target, self.layout, shard)
         finally:
             temporary.unlink(missing_ok=True)
         start, stop = self.layout.bounds(shard)
@@ -180,22 +178,14 @@ class SetWriter:
             "shard": shard,
             "rows": [start, stop],
             "bytes": self.layout.shard_bytes(shard),
-            "blake3": digest,
+            "blake3": digests.file,
+            "chunks": list(digests.chunks),
             "unreadable": unreadable,
             "seconds": round(seconds, 3),
             **record,
         }
         write_once(self._done_path(shard), json_bytes(entry))
         spool.remove()
-
-    def _adopt(self, target: Path, shard: int) -> str:
-        """Take over a shard that another writer published first, after checking it whole."""
-        if MappedShard(target, self.layout, shard).damaged_chunks():
-            raise CorruptError(
-                f"{target} was published but does not match its checksums. "
-                "Delete it and run the same command again."
-            )
-        return blake3_file(target)
 
     def sample(self, n: int) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
         """Return up to `n` stored readable rows of one shard with their features."""
@@ -224,8 +214,9 @@ class SetWriter:
         ids: NDArray[np.str_],
         class_names: tuple[str, ...],
         provenance: Mapping[str, Json],
+        decoder: NDArray[np.float32] | None = None,
     ) -> Owner | None:
-        """Write labels, ids, ledger and manifest, and remove the work directory.
+        """Write labels, ids, ledger, decoder of codes and manifest, and remove the work directory.
 
         Returns:
             None when the set is sealed; the process that is sealing it right now otherwise.
@@ -240,7 +231,7 @@ class SetWriter:
                     return claim
                 try:
                     if not self.is_sealed:  # the claim's last owner may have sealed it just now
-                        self._seal(labels, ids, class_names, provenance)
+                        self._seal(labels, ids, class_names, provenance, decoder)
                 except BaseException:
                     claim.release()
                     raise
@@ -256,6 +247,7 @@ class SetWriter:
         ids: NDArray[np.str_],
         class_names: tuple[str, ...],
         provenance: Mapping[str, Json],
+        decoder: NDArray[np.float32] | None,
     ) -> None:
         done = self.done()
         if missing := sorted(set(range(self.layout.n_shards)) - done.keys()):
@@ -269,16 +261,26 @@ class SetWriter:
         status = np.full(self.layout.rows, OK, np.uint8)
         status[list(reasons)] = UNREADABLE
         arrays = SmallArrays(
-            labels=labels, class_names=class_names, ids=ids, status=status, reasons=reasons
+            labels=labels,
+            class_names=class_names,
+            ids=ids,
+            status=status,
+            reasons=reasons,
+            decoder=decoder,
         )
         self._place_arrays(arrays)
         shards = [done[shard]["blake3"] for shard in range(self.layout.n_shards)]
-        known = {f"features/{self.layout.shard_path(i)}": one for i, one in enumerate(shards)}
+        digests = {
+            f"features/{self.layout.shard_path(shard)}": ShardDigests(
+                file=one["blake3"], chunks=tuple(one["chunks"])
+            )
+            for shard, one in done.items()
+        }
         sealed = {
             "rows": self.layout.rows,
             "readable": self.layout.rows - len(reasons),
             "digest": content_digest(self.spec, self.layout, shards, arrays),
-            "files": list_files(self.path, known),
+            "files": list_files(self.path, digests),
         }
         metadata = group_metadata(self.spec, provenance=provenance, sealed=sealed)
         if self.is_sealed:  # by another process, which took this one for dead
@@ -289,7 +291,7 @@ class SetWriter:
         """Move the arrays to their places; one that is there and right is never taken away."""
         staging = temporary_path(self.work)
         write_arrays(staging, arrays)
-        digests: dict[str, dict[str, str]] = {name: {} for name in _ARRAYS}
+        digests: dict[str, dict[str, str]] = {path.name: {} for path in staging.iterdir()}
         for name, files in digests.items():
             for file in (staging / name).rglob("*"):
                 if file.is_file():

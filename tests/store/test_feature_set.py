@@ -1,11 +1,15 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import zarr
 
 from featcache.errors import CorruptError, OptionError, ShapeError, StoreError, UnsealedError
+from featcache.store.arrays import write_arrays
 from featcache.store.feature_set import FeatureSet
+from featcache.store.files import json_bytes, read_json
+from featcache.store.layout import choose_layout
 from featcache.store.writer import SetWriter
 from tests.fakes import FakeBackbone, fake_split, fill, specs_for
 
@@ -91,3 +95,40 @@ def test_ids_in_any_script_survive(cache):
     split = fake_split(3)
     object.__setattr__(split, "ids", ("ä/ö.png", "日本/語 1.png", "a"))
     assert fill(cache, split)[0].ids.tolist() == ["ä/ö.png", "日本/語 1.png", "a"]
+
+
+def claim_rows(one, rows):
+    """Make a set say that it has more rows than it has."""
+    group = read_json(one.path / "zarr.json")
+    group["attributes"]["spec"]["dataset"]["rows"] = rows
+    (one.path / "zarr.json").write_bytes(json_bytes(group))
+    layout = choose_layout(rows, one.layout.row_shape, one.layout.dtype)
+    (one.path / "features" / "zarr.json").write_bytes(json_bytes(layout.metadata()))
+    return FeatureSet(one.path)
+
+
+def test_nothing_is_allocated_for_rows_that_are_not_there(one):
+    liar = claim_rows(one, 10**15)
+    for rows in (None, slice(0, 10**14)):
+        with pytest.raises(CorruptError, match="Shard 2"):
+            liar.features(rows)
+    with pytest.raises(CorruptError, match="must describe 1000000000000000 values"):
+        liar.table()
+
+
+def test_another_stored_type_than_the_spec_says_is_refused(one):
+    layout = choose_layout(one.rows, one.layout.row_shape, "float32")
+    (one.path / "features" / "zarr.json").write_bytes(json_bytes(layout.metadata()))
+    with pytest.raises(CorruptError, match="must hold float16; its array is float32"):
+        FeatureSet(one.path).features()
+
+
+def test_a_label_outside_the_class_names_is_refused(one):
+    labels = one.labels.copy()
+    labels[5] = 3
+    changed = replace(one.arrays, labels=labels)
+    for name in ("labels", "ids", "status"):
+        shutil.rmtree(one.path / name)
+    write_arrays(one.path, changed)
+    with pytest.raises(CorruptError, match="labels must lie in -1 to 2"):
+        FeatureSet(one.path).labels  # noqa: B018
