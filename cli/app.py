@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from featcache.cli import cache, extract, gc, ls, probe, quickstart, repair, report, share
+from featcache.cli import cache, derive, extract, gc, ls, probe, quickstart, repair, report, share
 
 app = typer.Typer(
     name="featcache",
@@ -22,6 +22,7 @@ app.command("probe")(probe.probe)
 app.command("report")(report.report)
 app.command("ls")(ls.ls)
 cache.app.command("repair")(repair.repair)
+cache.app.command("derive")(derive.derive)
 cache.app.command("gc")(gc.gc)
 cache.app.command("push")(share.push)
 cache.app.command("pull")(share.pull)

@@ -134,7 +134,7 @@ def verify(
     found = {str(path): _problems(check, path) for path in paths}
     compared: dict[str, dict[str, Any]] = {}
     means = Means(dataset=dataset, checkpoint=checkpoint, renamer=renamer, device=device)
-    for path in [path for path in paths if recompute is not None and not found[str(path)]]:
+    for path in _embedded(paths, found) if recompute is not None else ():
         agrees, facts = compare(path, store, recompute or 0, means)
         compared[str(path)] = facts
         if not agrees:
@@ -155,6 +155,14 @@ def verify(
             )
     if any(found.values()):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _embedded(paths: list[Path], found: dict[str, list[str]]) -> list[Path]:
+    """Return the sound sets that a network gave; derived ones cannot be embedded again."""
+    from featcache.store.feature_set import FeatureSet
+
+    sound = [path for path in paths if not found[str(path)]]
+    return [path for path in sound if FeatureSet(path).spec.derived is None]
 
 
 def _problems(check: Callable[[Path], list[Any]], path: Path) -> list[str]:

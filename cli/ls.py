@@ -96,7 +96,7 @@ def _features(pattern: str, cache: Any) -> Listing:  # noqa: ANN401
     rows = []
     for one in Cache(cache).stored():
         spec = one.spec
-        name = f"{spec.dataset.name}/{spec.dataset.split}/{spec.backbone.name}/{spec.tap}"
+        name = f"{spec.dataset.name}/{spec.dataset.split}/{spec.backbone.name}/{spec.view}"
         if fnmatch(name, f"*{pattern}*"):
             rows.append(
                 {
@@ -104,7 +104,7 @@ def _features(pattern: str, cache: Any) -> Listing:  # noqa: ANN401
                     "dataset": spec.dataset.name,
                     "split": spec.dataset.split,
                     "backbone": spec.backbone.name,
-                    "tap": spec.tap,
+                    "tap": spec.view,
                     "rows": spec.dataset.rows,
                     "bytes": one.bytes,
                     "seconds": (one.provenance or {}).get("extraction_seconds"),

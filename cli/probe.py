@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,12 +34,21 @@ def probe(
     ] = None,
     tap: Annotated[str | None, typer.Option(help="Tap to read, if several are cached.")] = None,
     key: Annotated[
-        str | None, typer.Option(help="Key prefix of a set, if several recipes are cached.")
+        str | None, typer.Option(help="Key prefix of a set, if several setups are cached.")
     ] = None,
     train_split: Annotated[str | None, typer.Option(help="Split to fit on.")] = None,
     test_split: Annotated[str | None, typer.Option(help="Split to score.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    derive: Annotated[
+        str | None, typer.Option(help="See features through a recipe: pca:128|l2, int8, pq:64.")
+    ] = None,
+    concat: Annotated[
+        list[str] | None, typer.Option(help="Backbone to put beside it; repeatable.")
+    ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Read remote sets in chunks, not whole.")
+    ] = False,
     remote: RemoteOption = None,
     no_remote: NoRemoteOption = False,
     cache: CacheOption = None,
@@ -65,6 +74,9 @@ def probe(
         seed=seed,
         device=device,
         cache=cache,
+        derive=derive,
+        concat=concat or (),
+        stream=stream,
         remotes=chosen(remote, no_remote),
         note=note,
     )
@@ -77,12 +89,26 @@ def probe(
 def _show(result: Result, was_stored: bool) -> None:
     record = result.record
     title = f"{record['backbone']} on {record['dataset']}: {record['protocol']}, n = {record['n']}"
+    change = record["details"].get("change")
     rows = []
     for name, value in record["metrics"].items():
         low_high = record["intervals"].get(name)
         interval = f"[{low_high[0]:.4f}, {low_high[1]:.4f}]" if low_high else ""
         mark = "*" if name == record["primary"] else ""
-        rows.append([f"{name}{mark}", f"{value:.4f}", interval])
-    print_table(title, ["metric", "value", "95 % interval"], rows)
+        row = [f"{name}{mark}", f"{value:.4f}", interval]
+        rows.append([*row, _change(change, name, record["primary"])] if change else row)
+    columns = ["metric", "value", "95 % interval"]
+    print_table(title, [*columns, "against stored features"] if change else columns, rows)
     how = "already stored" if was_stored else f"{record['how']['seconds']:.2f} s"
     typer.echo(f"{how}  * primary metric\n  {result.path}")
+
+
+def _change(change: dict[str, Any], name: str, primary: str) -> str:
+    """Render what a recipe changed in a metric, with its paired interval if there is one."""
+    if name not in change["metrics"]:
+        return ""
+    text = f"{change['metrics'][name]:+.4f}"
+    if name == primary and change["interval"]:
+        low, high = change["interval"]
+        text += f" [{low:+.4f}, {high:+.4f}]"
+    return text

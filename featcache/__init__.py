@@ -15,9 +15,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from featcache.derived.view import DerivedSet as DerivedSet
     from featcache.errors import FeatcacheError as FeatcacheError
     from featcache.spec import ExtractionSpec as ExtractionSpec
     from featcache.store.feature_set import FeatureSet as FeatureSet
+    from featcache.verbs.derive import derive as derive
+    from featcache.verbs.derive import store_view as store_view
     from featcache.verbs.extract import BackboneRequest as BackboneRequest
     from featcache.verbs.extract import extract as extract
     from featcache.verbs.lookup import open_features as open
@@ -26,24 +29,30 @@ if TYPE_CHECKING:
 
 _TARGETS = {
     "BackboneRequest": "featcache.verbs.extract:BackboneRequest",
+    "DerivedSet": "featcache.derived.view:DerivedSet",
     "ExtractionSpec": "featcache.spec:ExtractionSpec",
     "FeatcacheError": "featcache.errors:FeatcacheError",
     "FeatureSet": "featcache.store.feature_set:FeatureSet",
+    "derive": "featcache.verbs.derive:derive",
     "extract": "featcache.verbs.extract:extract",
     "open": "featcache.verbs.lookup:open_features",
     "probe": "featcache.verbs.probe:probe",
     "results": "featcache.verbs.lookup:results",
+    "store_view": "featcache.verbs.derive:store_view",
 }
 
 __all__ = [
     "BackboneRequest",
+    "DerivedSet",
     "ExtractionSpec",
     "FeatcacheError",
     "FeatureSet",
+    "derive",
     "extract",
     "open",
     "probe",
     "results",
+    "store_view",
 ]
 
 

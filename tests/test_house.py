@@ -70,13 +70,16 @@ def test_start_up_loads_nothing_heavy(code):
 def test_the_public_names_are_pinned_and_load():
     assert featcache.__all__ == [
         "BackboneRequest",
+        "DerivedSet",
         "ExtractionSpec",
         "FeatcacheError",
         "FeatureSet",
+        "derive",
         "extract",
         "open",
         "probe",
         "results",
+        "store_view",
     ]
 
 

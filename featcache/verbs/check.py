@@ -83,6 +83,7 @@ def recompute(path: Path, cache: Cache, n_rows: int, means: Means, *, seed: int 
     if n_rows < 1:
         raise OptionError(f"`--recompute` must be at least 1 row; got {n_rows}. Raise it.")
     one = FeatureSet(path)
+    _refuse_derived(one)
     split, backbone = _split(one, means, cache), _backbone(one, means)
     valid = np.flatnonzero(one.valid)
     rng = np.random.default_rng(seed)
@@ -151,6 +152,7 @@ def _mend(one: FeatureSet, damaged: set[str], cache: Cache, means: Means) -> int
     from featcache.extraction.run import Extraction
 
     path, spec = one.path, one.spec
+    _refuse_derived(one)
     if owner := living_owner(path.with_suffix(".work")):
         raise StoreError(f"A set must be idle to be repaired; {owner} has it. Wait for it.")
     split, backbone = _split(one, means, cache), _backbone(one, means)
@@ -162,6 +164,14 @@ def _mend(one: FeatureSet, damaged: set[str], cache: Cache, means: Means) -> int
     extra = {name: value for name, value in one.provenance.items() if name not in _OWN}
     run.run({**extra, "repaired_from": one.digest})
     return run.computed
+
+
+def _refuse_derived(one: FeatureSet) -> None:
+    if one.spec.derived is not None:
+        raise OptionError(
+            f"Only what a network gave can be embedded again; {one.path} is derived by "
+            f"'{one.spec.derived['recipe']}'. Delete it, and derive it from its sources again."
+        )
 
 
 def _named(path: Path, cache: Cache) -> FeatureSet:
@@ -188,7 +198,7 @@ def _sound_shards(one: FeatureSet, layout: Layout, damaged: set[str]) -> list[di
     """
     if damaged & {GROUP_FILE, "status/zarr.json", "status/c/0"}:
         return []
-    digests = {file["path"]: file["blake3"] for file in one.sealed["files"]}
+    listed = {file["path"]: file for file in one.sealed["files"]}
     times = {tuple(item["rows"]): item for item in one.provenance["shards"]}
     ledger = read_ledger(one.path, one.rows)
     records = []
@@ -202,7 +212,8 @@ def _sound_shards(one: FeatureSet, layout: Layout, damaged: set[str]) -> list[di
                 "shard": shard,
                 "rows": [start, stop],
                 "bytes": layout.shard_bytes(shard),
-                "blake3": digests[name],
+                "blake3": listed[name]["blake3"],
+                "chunks": listed[name]["chunks"],
                 "unreadable": {str(row): why for row, why in ledger.items() if start <= row < stop},
                 "seconds": times[start, stop]["seconds"],
                 "batch_size": one.provenance["batch_size"],

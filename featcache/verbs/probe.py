@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featcache.derived.recipe import Recipe
 from featcache.digest import Json
-from featcache.errors import FeatcacheError, OptionError, ProtocolError, StoreError
+from featcache.errors import OptionError, ProtocolError, StoreError
 from featcache.result_store import Question, Result, ResultStore
-from featcache.spec import ExtractionSpec
-from featcache.store.cache import Cache, Stored
-from featcache.store.feature_set import FeatureSet
-from featcache.verbs.extract import DIGESTS, FILE_SCHEMES
-from featcache.verbs.selection import WHOLE, Role, choose_splits, select
+from featcache.store.cache import Cache
+from featcache.verbs.change import change_against
+from featcache.verbs.inputs import HELD_OUT, Finder, Readable, Wanted, carve, identity
+from featcache.verbs.selection import WHOLE
 from featcache.verbs.share import Sources
 
 if TYPE_CHECKING:
-    from featcache.probes.protocol import Protocol
     from featcache.probes.tasks import TaskInputs
-
-HELD_OUT = 0.2
-"""Part of a dataset without splits that becomes its test rows, stratified by class."""
 
 
 def probe(
@@ -40,6 +38,9 @@ def probe(
     seed: int = 0,
     device: str = "auto",
     cache: Path | str | None = None,
+    derive: str | None = None,
+    concat: Sequence[str] = (),
+    stream: bool = False,
     remotes: Sequence[str] | None = (),
     note: Callable[[str], None] = lambda _: None,
 ) -> tuple[Result, bool]:
@@ -54,13 +55,17 @@ def probe(
         task: 'linear', 'knn', 'retrieval' or 'ood'; from the protocol if that is given.
         protocol: Name with version; the task's default if None.
         tap: Tap to read, if several are cached.
-        key: Key (prefix) of a feature set, if several recipes are cached.
+        key: Key (prefix) of a feature set, if several setups are cached.
         train_split: Split to fit on; chosen among the cached ones if None.
         test_split: Split to score; chosen among the cached ones if None.
         ood_datasets: Datasets to tell from `dataset`; only for 'ood'.
         seed: Seed of everything random in the probe.
         device: 'auto', 'cpu' or 'cuda'.
         cache: Root of the cache.
+        derive: Recipe that features are seen through, such as 'pca:128|l2', learnt from training
+            rows; the result then tells what it changed against the features as stored.
+        concat: Backbones whose features are put beside those of `backbone`.
+        stream: Read what a remote has chunk by chunk instead of fetching whole sets.
         remotes: Where to fetch what the cache lacks; None: those of the configuration.
         note: Told in a line what was fetched.
 
@@ -71,9 +76,7 @@ def probe(
         StoreError: If a feature set is missing; the message gives the `extract` command.
         ProtocolError: If the cached features are not what the protocol requires.
     """
-    from featcache.datasets.catalog import dataset_name
     from featcache.probes.catalog import default_protocol, load_protocol
-    from featcache.probes.protocol import check
 
     if protocol is None and task is None:
         raise OptionError("A probe needs a task or a protocol; got neither. Add --task linear.")
@@ -82,147 +85,70 @@ def probe(
         raise OptionError(
             f"Protocol {chosen.name} is for task {chosen.task!r}; got --task {task}. Leave one out."
         )
-    store = Cache(cache)
-    sources = Sources(remotes, note=note)
-
-    def choose(offered: Sequence[ExtractionSpec] = ()) -> dict[str, Stored]:
-        asked = (train_split, test_split, ood_datasets)
-        roles = _roles(store, offered, chosen, backbone, dataset, *asked)
-        for spec in offered:
-            if any(_is_for(role, spec, store) for role in roles):
-                sources.fetch(spec, store)
-        return select(
-            store,
-            roles,
-            backbone=backbone,
-            tap=tap,
-            key=key,
-            check=lambda spec: check(chosen, spec),
-            protocol=chosen.name,
-            identify=lambda role: _fingerprint(store, role),
-        )
-
-    try:
-        sets = choose()
-    except (StoreError, ProtocolError):
-        names = [dataset_name(source) for source in (dataset, *ood_datasets)]
-        offers = [spec for name in names for spec in sources.offer(name, backbone)]
-        fitting = [spec for spec in offers if tap in (None, spec.tap) and not check(chosen, spec)]
-        if not fitting:
-            raise
-        sets = choose(fitting)
-    question = _question(chosen, backbone, sets, seed)
-    kept = ResultStore(store.root)
-    if stored := kept.find(question):
-        return stored, True
-    return _answer(kept, question, chosen, sets, seed, device), False
-
-
-def _is_for(role: Role, spec: ExtractionSpec, cache: Cache) -> bool:
-    """Tell whether a set that a remote offers is one for a role."""
-    one = spec.dataset
-    if (one.name, one.split) != (role.dataset, role.split):
-        return False
-    return _fingerprint(cache, role) in (None, one.fingerprint)
-
-
-def _roles(
-    cache: Cache,
-    offered: Sequence[ExtractionSpec],
-    protocol: Protocol,
-    backbone: str,
-    dataset: str,
-    train_split: str | None,
-    test_split: str | None,
-    ood_datasets: Sequence[str],
-) -> list[Role]:
-    from featcache.datasets.catalog import dataset_name
-    from featcache.probes.tasks import TASKS
-
-    needs = TASKS[protocol.task]
-    if needs.needs_ood and not ood_datasets:
-        raise OptionError(
-            f"Task {protocol.task!r} needs a dataset to tell apart; got none. Add --ood-dataset D."
-        )
-    if ood_datasets and not needs.needs_ood:
-        raise OptionError(f"Task {protocol.task!r} takes no --ood-dataset; leave it out.")
-
-    def splits(name: str) -> set[str]:
-        found = {spec.dataset.split for spec in offered if spec.dataset.name == name}
-        return found | cache.splits(name, backbone)
-
-    if train_split and not protocol.needs_train:
-        raise OptionError(f"Protocol {protocol.name} takes no --train-split; leave it out.")
-    name = dataset_name(dataset)
-    train, test = choose_splits(splits(name), needs_train=protocol.needs_train)
-    train = train_split or train
-    test = test_split or test
-    roles = [Role(name="test", dataset=name, source=dataset, split=test)]
-    if protocol.needs_train and train is not None:
-        roles.insert(0, Role(name="train", dataset=name, source=dataset, split=train))
-    for source in ood_datasets:
-        other = dataset_name(source)
-        if other == name:
-            raise OptionError(f"The OOD dataset must be another than {name!r}; got the same.")
-        _, split = choose_splits(splits(other), needs_train=False)
-        roles.append(Role(name=f"ood:{other}", dataset=other, source=source, split=split))
-    return roles
-
-
-def _fingerprint(cache: Cache, role: Role) -> str | None:
-    """Return the fingerprint of a role's folder or table as it is now.
-
-    Unchanged files cost a `stat` each. Another source, or one whose images are gone, gives None.
-    """
-    from featcache.datasets.catalog import open_dataset
-    from featcache.datasets.memo import FileDigestMemo
-
-    if role.source.partition(":")[0] not in FILE_SCHEMES:
-        return None
-    try:
-        with FileDigestMemo(cache.root / DIGESTS) as memo:
-            return open_dataset(role.source).load(role.split).identity(memo).fingerprint
-    except FeatcacheError:
-        return None
-
-
-def _question(protocol: Protocol, backbone: str, sets: Mapping[str, Stored], seed: int) -> Question:
-    inputs: dict[str, Json] = {}
-    for role, one in sets.items():
-        entry = {
-            "key": one.spec.key,
-            "digest": (one.sealed or {})["digest"],
-            "dataset": one.spec.dataset.name,
-            "split": one.spec.dataset.split,
-            "rows": one.spec.dataset.rows,
-            "fingerprint": one.spec.dataset.fingerprint,
-        }
-        kind, _, name = role.partition(":")
-        if name:
-            inputs.setdefault(kind, {})[name] = entry
-        else:
-            inputs[kind] = entry
-    test = sets["test"].spec
-    carved = "train" in sets and sets["train"].spec.key == test.key
-    return Question(
-        task=protocol.task,
-        protocol=protocol.name,
+    wanted = Wanted(
+        protocol=chosen,
         backbone=backbone,
-        dataset=test.dataset.name,
-        tap=test.tap,
-        inputs={**inputs, **({"held_out": HELD_OUT} if carved else {})},
-        options=dict(protocol.options),
+        dataset=dataset,
+        tap=tap,
+        key=key,
+        train_split=train_split,
+        test_split=test_split,
+        ood_datasets=tuple(ood_datasets),
+        recipe=Recipe.parse(derive or ""),
+        concat=tuple(concat),
         seed=seed,
     )
+    store = Cache(cache)
+    sources = Sources(remotes, note=note, stream=stream)
+    return _probe(wanted, store, sources, device)
+
+
+def _probe(wanted: Wanted, cache: Cache, sources: Sources, device: str) -> tuple[Result, bool]:
+    sets = Finder(wanted, cache, sources).find()
+    question = _question(wanted, sets)
+    kept = ResultStore(cache.root)
+    if stored := kept.find(question):
+        return stored, True
+    baseline = None
+    if wanted.is_derived:
+        with suppress(StoreError, ProtocolError):  # views may be all that is here
+            baseline, _ = _probe(wanted.plain(), cache, sources, device)
+    return _answer(kept, question, wanted, sets, device, baseline), False
+
+
+def _question(wanted: Wanted, sets: Mapping[str, Readable]) -> Question:
+    inputs: dict[str, Json] = {}
+    for role, one in sets.items():
+        kind, _, name = role.partition(":")
+        if name:
+            inputs.setdefault(kind, {})[name] = identity(one)
+        else:
+            inputs[kind] = identity(one)
+    test = sets["test"].spec
+    recipe = (test.derived or {}).get("recipe")
+    return Question(
+        task=wanted.protocol.task,
+        protocol=wanted.protocol.name,
+        backbone=f"{test.backbone.name}|{recipe}" if recipe else test.backbone.name,
+        dataset=test.dataset.name,
+        tap=test.tap,
+        inputs={**inputs, **({"held_out": HELD_OUT} if _is_carved(sets) else {})},
+        options=dict(wanted.protocol.options),
+        seed=wanted.seed,
+    )
+
+
+def _is_carved(sets: Mapping[str, Readable]) -> bool:
+    return "train" in sets and sets["train"].key == sets["test"].key
 
 
 def _answer(
     store: ResultStore,
     question: Question,
-    protocol: Protocol,
-    sets: Mapping[str, Stored],
-    seed: int,
+    wanted: Wanted,
+    sets: Mapping[str, Readable],
     device: str,
+    baseline: Result | None,
 ) -> Result:
     from featcache.extraction.embedding import resolve_device
     from featcache.extraction.provenance import environment
@@ -230,38 +156,37 @@ def _answer(
 
     on = resolve_device(device)
     began = time.perf_counter()
-    inputs = _inputs(sets, seed, on)
+    inputs = _inputs(sets, wanted.seed, on)
     loaded = time.perf_counter()
-    outcome = run_task(protocol, inputs)
+    outcome = run_task(wanted.protocol, inputs)
     ended = time.perf_counter()
+    if baseline is not None:
+        change = change_against(baseline, outcome, wanted.seed)
+        outcome = replace(outcome, details={**outcome.details, "change": change})
     how = {
         "created": datetime.now(UTC).isoformat(timespec="microseconds"),
         "seconds": round(ended - began, 4),
         "read_seconds": round(loaded - began, 4),
         "extraction_seconds": {
-            one.spec.key: (one.provenance or {}).get("extraction_seconds", 0.0)
-            for one in sets.values()
+            one.key: one.provenance.get("extraction_seconds", 0.0) for one in sets.values()
         },
         "environment": environment(on),
     }
     return store.save(question, outcome, how)
 
 
-def _inputs(sets: Mapping[str, Stored], seed: int, device: str) -> TaskInputs:
-    import numpy as np
-
-    from featcache.probes.splits import stratified_split
+def _inputs(sets: Mapping[str, Readable], seed: int, device: str) -> TaskInputs:
     from featcache.probes.tasks import TaskInputs
 
-    tables = {role: FeatureSet(one.path).table() for role, one in sets.items()}
+    tables = {role: one.table() for role, one in sets.items()}
     train, test = tables.get("train"), tables["test"]
-    if train is not None and sets["train"].path == sets["test"].path:
+    if train is not None and _is_carved(sets):
         if sets["train"].spec.dataset.split != WHOLE:
             raise OptionError(
                 "Train and test rows must differ; both are split "
                 f"{sets['test'].spec.dataset.split!r}. Choose another --train-split."
             )
-        rest, held_out = stratified_split(test.labels, HELD_OUT, np.random.default_rng(seed))
+        rest, held_out = carve(test.labels, seed)
         train, test = test.take(rest), test.take(held_out)
     ood = {role.partition(":")[2]: one for role, one in tables.items() if role.startswith("ood:")}
     return TaskInputs(train=train, test=test, ood=ood, seed=seed, device=device)

@@ -1,7 +1,7 @@
-"""Choose the feature sets a probe reads: never a guess, never a mix of two recipes.
+"""Choose the feature sets a probe reads: never a guess, never a mix of two setups.
 
-A recipe is a spec without its dataset: backbone weights, transform, tap, views, numerics. All
-sets of one probe must share it.
+A setup is a spec without its dataset: backbone weights, transform, tap, views, numerics. All sets
+of one probe must share it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from featcache.digest import Json, sha256_json
+from featcache.digest import sha256_json
 from featcache.errors import OptionError, ProtocolError, StoreError
-from featcache.spec import ExtractionSpec, explain
+from featcache.spec import ExtractionSpec, explain, without_dataset
 from featcache.store.cache import Cache, Stored, slug
 
 WHOLE = "all"
@@ -31,9 +31,9 @@ class Role:
     split: str
 
 
-def recipe(spec: ExtractionSpec) -> dict[str, Json]:
-    """Return a spec's JSON without the dataset."""
-    return {name: value for name, value in spec.to_json().items() if name != "dataset"}
+def recipe_of(spec: ExtractionSpec) -> str | None:
+    """Return the recipe of a derived set; None for one that a network gave."""
+    return None if spec.derived is None else str(spec.derived["recipe"])
 
 
 def choose_splits(available: set[str], *, needs_train: bool) -> tuple[str | None, str]:
@@ -62,29 +62,32 @@ def select(
     check: Callable[[ExtractionSpec], list[str]],
     protocol: str,
     identify: Callable[[Role], str | None],
+    recipe: str | None = None,
+    attached: Sequence[Stored] = (),
 ) -> dict[str, Stored]:
-    """Return the sealed set for each role, all of one recipe.
+    """Return the sealed set for each role, all made alike.
 
     Args:
         cache: Where to look.
         roles: What is needed.
         backbone: Name of the backbone.
         tap: Tap to use; None: the one a protocol requires, else the backbone's default.
-        key: Key (prefix) of one of the sets, to choose among recipes.
+        key: Key (prefix) of one of the sets, to choose among setups.
         check: Gives the protocol's objections to a spec, empty if it fits.
         protocol: Its name, for messages.
         identify: Gives the fingerprint that a role's source has now; None if it cannot be read,
             so that features outlive their images.
+        recipe: Recipe of the derived sets to look for; None: sets as the network gave them.
+        attached: Sets at a remote that can be read like those in the cache.
 
     Raises:
         StoreError: If a role has no sealed set; the message gives the `extract` command.
         ProtocolError: If there are sets, and none is what the protocol requires.
-        OptionError: If several recipes fit.
+        OptionError: If several setups fit.
     """
-    found = {
-        role.name: cache.find(dataset=role.dataset, split=role.split, backbone=backbone, tap=tap)
-        for role in roles
-    }
+    found = {role.name: _candidates(cache, role, backbone, tap, attached) for role in roles}
+    for name, sets in found.items():
+        found[name] = [one for one in sets if recipe_of(one.spec) == recipe]
     for role in roles:
         if key is not None and any(one.spec.key.startswith(key) for one in found[role.name]):
             found[role.name] = [one for one in found[role.name] if one.spec.key.startswith(key)]
@@ -94,16 +97,16 @@ def select(
             ]
         if not found[role.name]:
             raise StoreError(_missing(cache, role, roles, backbone, tap, protocol))
-    recipes = _shared_recipes(found)
+    setups = _shared_setups(found)
     if key is not None:
-        recipes = {
+        setups = {
             name: sets
-            for name, sets in recipes.items()
+            for name, sets in setups.items()
             if any(one.spec.key.startswith(key) for one in sets.values())
         }
-    fitting = {name: sets for name, sets in recipes.items() if not _objections(sets, check)}
+    fitting = {name: sets for name, sets in setups.items() if not _objections(sets, check)}
     if not fitting:
-        raise _refusal(cache, recipes, roles, backbone, check, protocol, key)
+        raise _refusal(cache, setups, roles, backbone, check, protocol, key)
     if len(fitting) > 1 and tap is None:
         fitting = _with_default_tap(fitting) or fitting
     if len(fitting) > 1:
@@ -111,8 +114,21 @@ def select(
     return next(iter(fitting.values()))
 
 
-def _shared_recipes(found: Mapping[str, list[Stored]]) -> dict[str, dict[str, Stored]]:
-    """Group by recipe, and keep those that every role has.
+def _candidates(
+    cache: Cache, role: Role, backbone: str, tap: str | None, attached: Sequence[Stored]
+) -> list[Stored]:
+    asked = (role.dataset, role.split, backbone)
+    found = cache.find(dataset=role.dataset, split=role.split, backbone=backbone, tap=tap)
+    keys = {one.spec.key for one in found}
+    for one in attached:
+        named = (one.spec.dataset.name, one.spec.dataset.split, one.spec.backbone.name)
+        if named == asked and tap in (None, one.spec.tap) and one.spec.key not in keys:
+            found.append(one)
+    return found
+
+
+def _shared_setups(found: Mapping[str, list[Stored]]) -> dict[str, dict[str, Stored]]:
+    """Group by setup, and keep those that every role has.
 
     Raises:
         OptionError: If several versions of a dataset are cached and nothing tells which is meant.
@@ -120,7 +136,9 @@ def _shared_recipes(found: Mapping[str, list[Stored]]) -> dict[str, dict[str, St
     grouped: dict[str, dict[str, Stored]] = {}
     for role, sets in found.items():
         for one in sets:
-            other = grouped.setdefault(sha256_json(recipe(one.spec)), {}).setdefault(role, one)
+            other = grouped.setdefault(sha256_json(without_dataset(one.spec)), {}).setdefault(
+                role, one
+            )
             if other is not one:
                 name = f"{one.spec.dataset.name}/{one.spec.dataset.split}"
                 raise OptionError(
@@ -197,7 +215,7 @@ def _missing(
 
 def _refusal(
     cache: Cache,
-    recipes: Mapping[str, Mapping[str, Stored]],
+    setups: Mapping[str, Mapping[str, Stored]],
     roles: Sequence[Role],
     backbone: str,
     check: Callable[[ExtractionSpec], list[str]],
@@ -205,13 +223,13 @@ def _refusal(
     key: str | None,
 ) -> ProtocolError:
     command = extract_command(backbone, roles, protocol=protocol)
-    if not recipes:
+    if not setups:
         chosen = f" and a key that starts with {key!r}" if key else ""
         return ProtocolError(
             f"All feature sets of a probe must share weights, transform, tap and precision{chosen};"
             f" those in {cache.root} do not. Extract them alike with:\n  {command}"
         )
-    reasons = sorted({text for sets in recipes.values() for text in _objections(sets, check)})
+    reasons = sorted({text for sets in setups.values() for text in _objections(sets, check)})
     return ProtocolError(
         f"Protocol {protocol} does not fit the cached features of {backbone!r}: "
         f"{' '.join(reasons)} Extract what it requires with:\n  {command}"
@@ -220,10 +238,10 @@ def _refusal(
 
 def _ambiguous(candidates: list[dict[str, Stored]]) -> str:
     specs = [next(iter(sets.values())).spec for sets in candidates]
-    fields = explain(recipe(specs[0]), recipe(specs[1]))
+    fields = explain(without_dataset(specs[0]), without_dataset(specs[1]))
     differ = "; ".join(f"{name}: {a!r} or {b!r}" for name, a, b in fields)
     keys = ", ".join(spec.key[:12] for spec in specs)
     return (
-        f"One recipe must fit; {len(specs)} cached ones do, which differ in {differ}. "
+        f"One setup must fit; {len(specs)} cached ones do, which differ in {differ}. "
         f"Choose with --tap, or with --key and one of {keys}."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,9 +19,11 @@ from featcache.remotes.pointer import (
 from featcache.remotes.pull import Trust, pull, read_manifest
 from featcache.remotes.push import Transferred, push
 from featcache.remotes.signing import signer, trust
+from featcache.remotes.stream import attach
 from featcache.remotes.transport import DirectoryTransport, Transport
 from featcache.spec import ExtractionSpec
-from featcache.store.cache import Cache, slug
+from featcache.store.cache import Cache, Stored, slug
+from featcache.store.feature_set import FeatureSet
 from featcache.store.files import json_bytes, write_replacing
 
 T = TypeVar("T")
@@ -117,6 +119,30 @@ def list_remote(remote: str, pattern: str = "*") -> list[str]:
     return [name.removeprefix("features/").removesuffix(".json") for name in names]
 
 
+def open_remote(remote: str, key: str, *, cache: Path | str | None = None) -> FeatureSet:
+    """Open the set of a remote whose key starts so, to be read where it lies.
+
+    Raises:
+        OptionError: If no set of the remote, or more than one, has such a key.
+        RemoteError: If the remote cannot be reached.
+        CorruptError: If the set is not what it claims to be.
+    """
+    config = load_config()
+    transport = config.remote(remote).open()
+    room = round(config.chunk_cache_gb * 1e9)
+    names = [name for name in list_pointers(transport, key) if key]
+    found = [
+        attach(name, transport, Cache(cache), trust=trust(config), limit_bytes=room)
+        for name in names[:1]
+    ]
+    if len(names) != 1 or found[0] is None:
+        raise OptionError(
+            f"One set at {transport.url} must have a key that starts with {key!r}; {len(names)} "
+            f"have. List them with: featcache cache ls-remote {remote}"
+        )
+    return found[0]
+
+
 def write_index(directory: Path) -> int:
     """Write the list of pointers that readers over HTTP need; return how many there are.
 
@@ -131,13 +157,41 @@ def write_index(directory: Path) -> int:
     return len(names)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A set that a remote has."""
+
+    spec: ExtractionSpec
+    is_default_tap: bool
+    """Whether it holds the tap that its backbone gives by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attached(Stored):
+    """A set that is read where it lies at a remote."""
+
+    reader: FeatureSet
+
+    def open(self) -> FeatureSet:
+        """Return the set."""
+        return self.reader
+
+
 class Sources:
     """The remotes that a command looks at before it computes."""
 
     def __init__(
-        self, remotes: Sequence[str] | None, *, require_signed: bool = False, note: Note
+        self,
+        remotes: Sequence[str] | None,
+        *,
+        require_signed: bool = False,
+        stream: bool = False,
+        note: Note,
     ) -> None:
-        """Use the named remotes, those of the configuration if None, none if empty."""
+        """Use the named remotes, those of the configuration if None, none if empty.
+
+        With `stream`, `take` reads sets where they lie instead of fetching them.
+        """
         is_off = remotes is not None and not remotes
         config = Config() if is_off else load_config()
         self._remotes = (
@@ -145,6 +199,7 @@ class Sources:
         )
         self._is_chosen = remotes is not None
         self._trust = _judge(config, require_signed=require_signed)
+        self._stream, self._room = stream, round(config.chunk_cache_gb * 1e9)
         self._note = note
         self._open: dict[str, Transport] = {}
 
@@ -157,13 +212,43 @@ class Sources:
         """
         return any(self._try(remote, spec, cache) for remote in self._remotes)
 
-    def offer(self, dataset: str, backbone: str) -> list[ExtractionSpec]:
-        """Return the specs of the sets that the remotes have of a dataset and backbone."""
-        found: dict[str, ExtractionSpec] = {}
+    def take(self, spec: ExtractionSpec, cache: Cache) -> Stored | None:
+        """Make the set of a spec readable: pull it, or return where it can be read at a remote.
+
+        Raises:
+            FeatcacheError: As `fetch`.
+        """
+        if not self._stream:
+            self.fetch(spec, cache)
+            return None
+        found = (self._attach(remote, spec, cache) for remote in self._remotes)
+        return next((one for one in found if one is not None), None)
+
+    def offer(self, dataset: str, backbone: str) -> list[Offer]:
+        """Return the sets that the remotes have of a dataset and backbone, one for each key."""
+        found: dict[str, Offer] = {}
         for remote in self._remotes:
-            for spec in self._guarded(remote, lambda t: _specs(t, dataset, backbone)):
-                found[spec.key] = spec
+            for one in self._guarded(remote, lambda t: _offers(t, dataset, backbone)):
+                found.setdefault(one.spec.key, one)
         return list(found.values())
+
+    def _attach(self, remote: Remote, spec: ExtractionSpec, cache: Cache) -> Stored | None:
+        def ask(transport: Transport) -> list[FeatureSet]:
+            got = attach(
+                pointer_name(spec),
+                transport,
+                cache,
+                spec=spec,
+                trust=self._trust,
+                limit_bytes=self._room,
+            )
+            return [got] if got is not None else []
+
+        for one in self._guarded(remote, ask):
+            named = f"{spec.dataset.name}/{spec.dataset.split}"
+            self._note(f"{named}: reading {spec.backbone.name} at {remote.name}")
+            return Attached(one.path, one.spec, dict(one.provenance), dict(one.sealed), one)
+        return None
 
     def _try(self, remote: Remote, spec: ExtractionSpec, cache: Cache) -> bool:
         def fetch(transport: Transport) -> list[Transferred]:
@@ -188,16 +273,19 @@ class Sources:
         return []
 
 
-def _specs(transport: Transport, dataset: str, backbone: str) -> list[ExtractionSpec]:
-    specs = []
+def _offers(transport: Transport, dataset: str, backbone: str) -> list[Offer]:
+    offers = []
     for name in list_pointers(
         transport, f"*/{slug(backbone)}", prefix=f"features/{slug(dataset)}/"
     ):
         pointer = read_pointer(transport, name)
-        if pointer is not None:
-            folder = set_name_beside(name, pointer.digest)
-            specs.append(read_manifest(folder, pointer, transport)[1])
-    return [one for one in specs if (one.dataset.name, one.backbone.name) == (dataset, backbone)]
+        if pointer is None:
+            continue
+        manifest = read_manifest(set_name_beside(name, pointer.digest), pointer, transport)
+        spec = manifest.spec
+        if (spec.dataset.name, spec.backbone.name) == (dataset, backbone):
+            offers.append(Offer(spec=spec, is_default_tap=spec.tap == manifest.default_tap))
+    return offers
 
 
 def _judge(config: Config, *, require_signed: bool) -> Trust:

@@ -1,0 +1,1 @@
+"""Views of feature sets: normalised, projected, quantised, concatenated; lazy until asked."""
