@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from featcache.cli import cache, derive, extract, gc, ls, probe, quickstart, repair, report, share
+from featcache.cli import (
+    cache,
+    derive,
+    extract,
+    gc,
+    ls,
+    move,
+    probe,
+    quickstart,
+    repair,
+    report,
+    share,
+)
 
 app = typer.Typer(
     name="featcache",
@@ -29,6 +41,9 @@ cache.app.command("pull")(share.pull)
 cache.app.command("ls-remote")(share.ls_remote)
 cache.app.command("index")(share.index)
 cache.app.command("keygen")(share.keygen)
+cache.app.command("export")(move.export)
+cache.app.command("import")(move.import_)
+cache.app.command("merge")(move.merge)
 app.add_typer(cache.app, name="cache")
 
 

@@ -69,7 +69,7 @@ def push(
             begin=bar.begin,
             advance=bar.advance,
         )
-    _show(done, "pushed", as_json=as_json)
+    show_transferred(done, "pushed", as_json=as_json)
 
 
 @handled
@@ -93,7 +93,7 @@ def pull(
         done = pull_sets(
             remote, pattern, cache=cache, require_signed=require_signed, advance=bar.advance
         )
-    _show(done, "pulled", as_json=as_json)
+    show_transferred(done, "pulled", as_json=as_json)
 
 
 @handled
@@ -155,7 +155,8 @@ def keygen(
         typer.echo(public)
 
 
-def _show(done: list[Transferred], verb: str, *, as_json: bool) -> None:
+def show_transferred(done: list[Transferred], verb: str, *, as_json: bool) -> None:
+    """Print what travelled, with the licences and citations that come with it."""
     if as_json:
         print_json([_json(one) for one in done])
         return
@@ -163,6 +164,23 @@ def _show(done: list[Transferred], verb: str, *, as_json: bool) -> None:
         how = f"{verb} {one.files} files, {size_text(one.bytes)}" if one.files else "already there"
         name = one.name.removeprefix("features/").removesuffix(".json")
         typer.echo(f"{name}  content {one.digest[:12]}  {how}")
+    for terms in sorted({line for one in done for line in _terms(one.path)}):
+        typer.echo(f"  {terms}")
+
+
+def _terms(path: Path) -> list[str]:
+    """Return a line per dataset and backbone: its licence, and what to cite."""
+    from featcache.store.feature_set import FeatureSet
+
+    one = FeatureSet(path)
+    lines = []
+    for kind, name in (("dataset", one.spec.dataset.name), ("backbone", one.spec.backbone.name)):
+        facts = one.provenance.get(kind)
+        if isinstance(facts, dict) and (facts.get("licence") or facts.get("citation")):
+            terms = facts.get("licence") or "no licence is recorded"
+            cite = f", cite {facts['citation']}" if facts.get("citation") else ""
+            lines.append(f"{kind} {name}: {terms}{cite}")
+    return lines
 
 
 def _json(one: Transferred) -> dict[str, Any]:

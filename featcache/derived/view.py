@@ -122,10 +122,13 @@ class DerivedSet:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Facts about the sources."""
-        named = [{"key": one.key, "digest": one.digest} for one in self.sources]
+        """Facts about the sources, licences and citations among them."""
         first = self.sources[0].provenance
         kept = {name: first[name] for name in ("dataset", "backbone") if name in first}
+        named = [
+            {"key": one.key, "digest": one.digest, "backbone": one.provenance.get("backbone", {})}
+            for one in self.sources
+        ]
         return {**kept, "derived_from": named, "view": self.digest}
 
     @property

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 import numpy as np
-from numpy.typing import NDArray
 
 from featcache.backbone import Backbone
 from featcache.datasets.dataset import Split
@@ -25,9 +24,10 @@ from featcache.extraction.provenance import environment
 from featcache.spec import ExtractionSpec
 from featcache.store.cache import Cache
 from featcache.store.claims import Claim, Owner
+from featcache.store.equivalence import compare_rows
 from featcache.store.files import disk_errors, json_bytes, read_json, write_once
 from featcache.store.spool import Batch, Spool
-from featcache.store.writer import SetWriter
+from featcache.store.writer import SetWriter, cost_of
 
 CANARIES = 64
 CANARY_COSINE = 0.999
@@ -85,6 +85,7 @@ class Extraction:
                     f"{name}: resuming, {stored} of {len(self._split)} rows are kept"
                 )
             self._prove_canaries()
+            self._remember(extra)
             if self._options.workers is None:
                 self._workers = self._choose_workers()
             self._fill()
@@ -102,6 +103,18 @@ class Extraction:
                 raise
         finally:
             self._progress.stop()
+
+    def _remember(self, extra: Mapping[str, Json]) -> None:
+        """Keep what sealing needs, so that caches can be merged where no images are."""
+        facts = {**extra, "batch_size": self._batch_size, "dataset": dict(self._split.facts)}
+        for writer in self._writers:
+            with disk_errors(writer.work, "write"):
+                writer.remember(
+                    labels=self._split.labels,
+                    ids=np.array(self._split.ids, np.str_),
+                    class_names=self._split.class_names,
+                    facts=facts,
+                )
 
     def _choose_batch_size(self) -> int:
         """Return the batch size; a resumed set keeps the one it was begun with.
@@ -143,12 +156,12 @@ class Extraction:
             first = int(rows[0])
             images = next(self._load([(first, int(rows[-1]) + 1)]))
             again = self._embedder.embed(images, spec.numerics.stored)[spec.tap][rows - first]
-            cosine = _cosine(stored, again)
-            if cosine.min() < CANARY_COSINE:
-                row = int(rows[cosine.argmin()])
+            found = compare_rows(again, stored)
+            if found.cosine < CANARY_COSINE:
+                row = int(rows[found.worst])
                 raise ExtractionError(
                     f"A resumed set must be computed alike; row {row} of {writer.path} now has "
-                    f"cosine {cosine.min():.4f} to what is stored (at least {CANARY_COSINE}). "
+                    f"cosine {found.cosine:.4f} to what is stored (at least {CANARY_COSINE}). "
                     "Compare the library versions, or delete the set and its .work directory."
                 )
 
@@ -267,8 +280,7 @@ class Extraction:
                 "environment": environment(self._device),
                 "batch_size": self._batch_size,
                 "workers": self._workers,
-                "extraction_seconds": round(sum(one["seconds"] for one in done), 3),
-                "shards": [{k: one[k] for k in ("rows", "seconds", "environment")} for one in done],
+                **cost_of(done),
                 "dataset": dict(self._split.facts),
             }
             while True:
@@ -282,12 +294,3 @@ class Extraction:
                 if owner is None:
                     break
                 time.sleep(_POLL_S)
-
-
-def _cosine(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the cosine of each pair of rows; two zero rows agree."""
-    a = first.reshape(len(first), -1).astype(np.float64)
-    b = second.reshape(len(second), -1).astype(np.float64)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    both_zero = ~a.any(axis=1) & ~b.any(axis=1)
-    return np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.where(norms == 0, 1.0, norms))

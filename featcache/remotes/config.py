@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from featcache.digest import Json
 from featcache.errors import OptionError, UnknownNameError, did_you_mean
+from featcache.remotes.archive import SUFFIX, ArchiveTransport
 from featcache.remotes.hub import HubTransport
 from featcache.remotes.objects import SCHEMES, ObjectTransport
 from featcache.remotes.transport import DirectoryTransport, Transport
@@ -44,18 +45,19 @@ class Remote:
 
         Raises:
             OptionError: If the URL is not understood.
-            RemoteError: If a directory does not exist.
+            RemoteError: If a directory or archive does not exist.
         """
         parts = urlsplit(self.url)
         if parts.scheme in {"", "file"}:
-            return DirectoryTransport(Path(parts.path if parts.scheme else self.url))
+            path = Path(parts.path if parts.scheme else self.url)
+            return ArchiveTransport(path) if path.suffix == SUFFIX else DirectoryTransport(path)
         if parts.scheme == "hf":
             return HubTransport(self.url)
         if parts.scheme in SCHEMES:
             return ObjectTransport(self.url, self.options)
         raise OptionError(
-            f"A remote must be a directory or a URL with {', '.join(SCHEMES)} or hf; got "
-            f"{self.url!r}. Write for instance s3://bucket/prefix."
+            f"A remote must be a directory, a .tar file or a URL with {', '.join(SCHEMES)} or hf; "
+            f"got {self.url!r}. Write for instance s3://bucket/prefix."
         )
 
 

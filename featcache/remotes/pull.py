@@ -83,7 +83,7 @@ def pull(
     if problems := verify(staging, hashed=listed):
         shutil.rmtree(staging.parent, ignore_errors=True)
         raise _corrupt(transport, folder, f"does not agree with itself: {problems[0]}")
-    _settle(staging, target)
+    settle(staging, target)
     return Transferred(
         name=name,
         key=one.key,
@@ -271,8 +271,16 @@ def _download(
         temporary.unlink(missing_ok=True)
 
 
-def _settle(staging: Path, target: Path) -> None:
-    """Give a complete set its name; one that is being extracted here is not disturbed."""
+def settle(staging: Path, target: Path) -> None:
+    """Give a complete set its name, and remove the directory it was gathered in.
+
+    Args:
+        staging: The set; its parent holds nothing else.
+        target: Its place in the cache; a sealed set there is kept, an unsealed one gives way.
+
+    Raises:
+        StoreError: If a living process extracts the set here, or if it cannot be moved.
+    """
     with disk_errors(target, "move the set to"):
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and not is_sealed(target):

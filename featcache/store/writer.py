@@ -5,6 +5,7 @@ While a set is being filled, a directory `<set>.work` lies beside it:
     claims/<shard>.json    who works on a shard
     spool/<shard>.bin      the shard in flight, batch by batch
     done/<shard>.json      the record of a published shard
+    facts.json, rows/      provenance, labels and ids, for a merge that has no dataset at hand
 
 Sealing writes labels, ids, ledger and the manifest, and removes the work directory.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from featcache.digest import Json, blake3_file
 from featcache.errors import StoreError
 from featcache.spec import ExtractionSpec
-from featcache.store.arrays import OK, UNREADABLE, SmallArrays, write_arrays
+from featcache.store.arrays import OK, UNREADABLE, SmallArrays, read_arrays, write_arrays
 from featcache.store.claims import Claim, Owner, try_claim
 from featcache.store.feature_set import is_sealed
 from featcache.store.files import (
@@ -207,6 +208,57 @@ class SetWriter:
                     return np.asarray(keep), batch.features[np.asarray(keep) - batch.start]
         return np.empty(0, np.intp), np.empty((0, *self.layout.row_shape), self.layout.dtype)
 
+    def remember(
+        self,
+        *,
+        labels: NDArray[np.int64],
+        ids: NDArray[np.str_],
+        class_names: tuple[str, ...],
+        facts: Mapping[str, Json],
+    ) -> None:
+        """Keep what sealing needs beside the shards, unless it is kept."""
+        if self.is_sealed or (self.work / "rows").exists():
+            return
+        status = np.zeros(self.layout.rows, np.uint8)
+        arrays = SmallArrays(
+            labels=labels, class_names=class_names, ids=ids, status=status, reasons={}
+        )
+        staging = temporary_path(self.work)
+        try:
+            write_once(self.work / "facts.json", json_bytes(dict(facts)))
+            write_arrays(staging, arrays)
+            staging.rename(self.work / "rows")
+        except OSError as error:
+            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY} and not self.is_sealed:
+                raise  # else another process was first
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def adopt_shard(self, shard: int, source: Path, record: Mapping[str, Json]) -> None:
+        """Publish a copy of a shard that was extracted elsewhere; one that is there is kept.
+
+        Args:
+            shard: Its index, claimed by the caller.
+            source: The file.
+            record: Its done record where it comes from.
+
+        Raises:
+            CorruptError: If the file is damaged.
+        """
+        target = self.path / "features" / self.layout.shard_path(shard)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_path(self.work)
+        try:
+            shutil.copyfile(source, temporary)
+            sync_file(temporary)
+            shard_digests(temporary, self.layout, shard)  # raises before anybody sees it
+            publish(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        digests = shard_digests(target, self.layout, shard)
+        entry = {**record, "blake3": digests.file, "chunks": list(digests.chunks)}
+        write_once(self._done_path(shard), json_bytes(entry))
+
     def seal(
         self,
         *,
@@ -307,6 +359,24 @@ class SetWriter:
                     shutil.rmtree(self.path / name)
                     (staging / name).rename(self.path / name)
         shutil.rmtree(staging)
+
+
+def read_remembered(work: Path, rows: int) -> tuple[SmallArrays, dict[str, Json]] | None:
+    """Return labels, ids and facts that a set's work directory keeps; None if it does not.
+
+    Raises:
+        CorruptError: If they are damaged.
+    """
+    if not (work / "rows").exists():
+        return None
+    return read_arrays(work / "rows", rows), dict(read_json(work / "facts.json"))
+
+
+def cost_of(done: Iterable[Mapping[str, Any]]) -> dict[str, Json]:
+    """Return what the shards of a set took, for its provenance, from their done records."""
+    shards = [{name: one[name] for name in ("rows", "seconds", "environment")} for one in done]
+    seconds = sum(float(one["seconds"]) for one in shards)
+    return {"extraction_seconds": round(seconds, 3), "shards": shards}
 
 
 def _is_file(path: Path, digest: str) -> bool:

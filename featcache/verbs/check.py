@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from featcache.spec import explain
 from featcache.store.arrays import read_ledger
 from featcache.store.cache import Cache
 from featcache.store.claims import living_owner
+from featcache.store.equivalence import TOLERANCE, compare_rows
 from featcache.store.feature_set import FeatureSet
 from featcache.store.files import disk_errors
 from featcache.store.layout import Layout, choose_layout
@@ -26,10 +26,6 @@ from featcache.verbs.extract import DIGESTS
 if TYPE_CHECKING:
     from featcache.backbone import Backbone
     from featcache.datasets.dataset import Split
-
-TOLERANCE: Mapping[str, float] = {"fp32": 2e-3, "tf32": 1e-2, "fp16": 2e-2, "bf16": 5e-2}
-"""Largest relative L2 distance of a row computed again, by compute dtype. float16 storage alone
-rounds to 5e-4; the rest is what other kernels and batch sizes of that precision give."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,18 +96,13 @@ def recompute(path: Path, cache: Cache, n_rows: int, means: Means, *, seed: int 
                 f"{images.unreadable[images.start]}. Restore the image."
             )
         parts.append(embedder.embed(images, one.spec.numerics.stored)[one.spec.tap])
-    new = np.concatenate(parts).reshape(len(rows), -1).astype(np.float64)
-    stored = one.features(rows).reshape(len(rows), -1).astype(np.float64)
-    size = np.maximum(np.linalg.norm(stored, axis=1), np.finfo(np.float16).tiny)
-    distance = np.linalg.norm(new - stored, axis=1) / size
-    cosine = (new * stored).sum(axis=1) / (size * np.maximum(np.linalg.norm(new, axis=1), 1e-300))
-    worst = int(distance.argmax())
+    found = compare_rows(np.concatenate(parts), one.features(rows))
     return Recomputed(
-        rows=len(rows),
-        worst_row=int(rows[worst]),
-        distance=float(distance[worst]),
-        largest_difference=float(np.abs(new - stored).max()),
-        cosine=float(cosine.min()),
+        rows=found.rows,
+        worst_row=int(rows[found.worst]),
+        distance=found.distance,
+        largest_difference=found.largest,
+        cosine=found.cosine,
         tolerance=TOLERANCE[one.spec.numerics.compute],
     )
 

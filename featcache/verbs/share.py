@@ -58,20 +58,29 @@ def push_sets(
             sets pushed before it stay.
         CorruptError: If a local file is not what was sealed.
     """
-    store = Cache(cache)
-    chosen = [one for one in store.matching(pattern) if one.sealed is not None]
-    if not chosen:
-        raise OptionError(
-            f"A sealed set in {store.root} must match {pattern!r}; none does. List them with: "
-            "featcache ls features"
-        )
+    chosen = sealed_matching(Cache(cache), pattern)
     sign = signer(sign_key) if sign_key is not None else None
     transport = load_config().remote(remote).open()
-    begin(sum(one.bytes for one in chosen))
+    begin(sum(int(file["bytes"]) for one in chosen for file in one.sealed["files"]))
     return [
         push(one.path, transport, as_variant=as_variant, sign=sign, advance=advance)
         for one in chosen
     ]
+
+
+def sealed_matching(cache: Cache, pattern: str) -> list[FeatureSet]:
+    """Return the sealed sets that match a pattern on dataset/split/backbone, or a key.
+
+    Raises:
+        OptionError: If none does.
+    """
+    chosen = [one.open() for one in cache.matching(pattern) if one.sealed is not None]
+    if not chosen:
+        raise OptionError(
+            f"A sealed set in {cache.root} must match {pattern!r}; none does. List them with: "
+            "featcache ls features"
+        )
+    return chosen
 
 
 def pull_sets(

@@ -176,7 +176,7 @@ def test_a_device_that_is_not_there_is_refused(cache):
         run_module.resolve_device("cuda:99")
 
 
-@pytest.mark.parametrize("failing", ["spool", "shard", "seal"])
+@pytest.mark.parametrize("failing", ["begin", "spool", "shard", "seal"])
 def test_a_full_disk_is_one_message_and_nothing_is_lost(cache, monkeypatch, failing):
     full = OSError(errno.ENOSPC, "No space left on device")
 
@@ -190,13 +190,14 @@ def test_a_full_disk_is_one_message_and_nothing_is_lost(cache, monkeypatch, fail
         elif failing == "shard":
             broken.setattr(writer, "write_shard", fail)
         else:
-            broken.setattr(writer, "write_arrays", fail)
+            target = "write_arrays" if failing == "begin" else "list_files"
+            broken.setattr(writer, target, fail)
         with pytest.raises(StoreError, match="The disk is full: free some space.*it resumes"):
             fill(cache, split)
     notes = Notes()
     assert verify(fill(cache, split, notes=notes)[0].path) == []
     assert notes.said == (
-        [] if failing == "spool" else ["fake/train: resuming, 100 of 100 rows are kept"]
+        [] if failing in {"begin", "spool"} else ["fake/train: resuming, 100 of 100 rows are kept"]
     )
 
 
