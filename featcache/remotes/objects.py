@@ -7,6 +7,7 @@ instance role, and for S3 the profiles of boto3 if it is installed); none is sto
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -25,6 +26,10 @@ SCHEMES = ("s3", "gs", "az", "http", "https")
 _RETRIES = 5
 _RETRY_S = 60
 _CONNECT_S = 10
+_REQUEST_S = 3600
+"""Longest time for one request, in seconds: a part that crawls over a slow line gets through."""
+_SILENCE_S = 30
+"""Longest wait for the next byte of an answer, in seconds; half of `_RETRY_S`: one more try."""
 _PART_BYTES = 16 << 20
 """Size of one part of a multipart upload, 16 MiB; smaller files travel in one request."""
 
@@ -51,7 +56,10 @@ class ObjectTransport:
             )
         self._url = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
         self._is_web = parts.scheme in {"http", "https"}
-        self._store = _open(self._url, parts.scheme, dict(options or {}))
+        self._is_reached = self._is_web  # a bucket that answered once is there
+        self._store = _open(self._url, parts.scheme, dict(options or {}), silence_s=_SILENCE_S)
+        # a limit on silence would run while the body is sent too, and refuse a slow line
+        self._uploads = _open(self._url, parts.scheme, dict(options or {}), silence_s=_REQUEST_S)
 
     @property
     def url(self) -> str:
@@ -74,13 +82,26 @@ class ObjectTransport:
 
     def size(self, name: str) -> int | None:
         """Return the bytes of `name`; None if it is absent."""
+        try:
+            with self._errors("read", name):
+                size = self._head(name)
+        except FileNotFoundError:
+            size = None
+        self._is_reached = True
+        return size
+
+    def _head(self, name: str) -> int:
+        """Ask for a size by HEAD and, where none is given, by GET why: a HEAD's answer is bare."""
         import obstore
 
         try:
-            with self._errors("read", name):
-                return int(obstore.head(self._store, name)["size"])
-        except FileNotFoundError:
-            return None
+            return int(obstore.head(self._store, name)["size"])
+        except (obstore.exceptions.BaseError, FileNotFoundError) as error:
+            is_odd = _is_absent(error) and not self._is_reached  # perhaps there is no such bucket
+            if not (is_odd or _is_refused(error)):
+                raise
+        obstore.get_range(self._store, name, start=0, end=1)
+        return int(obstore.head(self._store, name)["size"])
 
     def read(self, name: str, start: int, stop: int) -> bytes:
         """Return bytes [start, stop) of `name`."""
@@ -116,7 +137,7 @@ class ObjectTransport:
 
         self._refuse_web()
         with self._errors("write", name):
-            obstore.put(self._store, name, source, chunk_size=_PART_BYTES)
+            obstore.put(self._uploads, name, source, chunk_size=_PART_BYTES)
 
     def create(self, name: str, data: bytes) -> bool:
         """Upload `data` by a conditional PUT."""
@@ -126,7 +147,7 @@ class ObjectTransport:
         self._refuse_web()
         try:
             with self._errors("write", name):
-                obstore.put(self._store, name, data, mode="create", use_multipart=False)
+                obstore.put(self._uploads, name, data, mode="create", use_multipart=False)
         except AlreadyExistsError:
             return False
         return True
@@ -143,24 +164,28 @@ class ObjectTransport:
 
     @contextmanager
     def _errors(self, action: str, name: str) -> Iterator[None]:
-        """Turn obstore's errors into ours; absence and a taken name stay what they are."""
+        """Turn obstore's errors into ours; absence and a taken name stay what they are.
+
+        The original keeps our reason alone: the body of an answer may repeat credentials.
+        """
         from obstore import exceptions
 
         try:
             yield
-        except (FileNotFoundError, exceptions.AlreadyExistsError):
+        except exceptions.AlreadyExistsError:
             raise
-        except exceptions.NotFoundError as error:
-            raise FileNotFoundError(name) from error
         except (exceptions.BaseError, OSError) as error:
-            text = str(error)
+            reason, advice = _reason(str(error)), _advice(error)
+            lacks_object = action == "read" and _is_absent(error) and not _lacks_bucket(error)
+            error.args = (reason,)
+            if lacks_object:
+                raise FileNotFoundError(name) from error
             raise RemoteError(
-                f"Could not {action} {name or 'the listing'} at {self.url}: {_reason(text)}. "
-                f"{_advice(text, error)}"
+                f"Could not {action} {name or 'the listing'} at {self.url}: {reason}. {advice}"
             ) from None
 
 
-def _open(url: str, scheme: str, options: dict[str, Json]) -> ObjectStore:
+def _open(url: str, scheme: str, options: dict[str, Json], *, silence_s: float) -> ObjectStore:
     if secret := [name for name in options if _is_secret(name)]:
         raise OptionError(
             f"A remote's options must not hold credentials; {secret[0]!r} is one. Give it in the "
@@ -171,7 +196,11 @@ def _open(url: str, scheme: str, options: dict[str, Json]) -> ObjectStore:
         from obstore.store import from_url
     except ImportError as error:
         raise MissingDependencyError(f"Remote {scheme}://", "s3") from error
-    client = {"connect_timeout": timedelta(seconds=_CONNECT_S), "timeout": "1 hour"}
+    client: dict[str, Any] = {
+        "connect_timeout": timedelta(seconds=_CONNECT_S),
+        "timeout": timedelta(seconds=_REQUEST_S),
+        "read_timeout": timedelta(seconds=silence_s),
+    }
     if scheme == "http" or "allow_http" in options or _endpoint(options).startswith("http://"):
         client["allow_http"] = True
         options.pop("allow_http", None)
@@ -214,19 +243,52 @@ def _profile_credentials(options: Mapping[str, Json]) -> Any:  # noqa: ANN401
     return Boto3CredentialProvider(session) if session.get_credentials() else None
 
 
+_SAID = re.compile(r"<(?:Code|Message)>(.*?)</", re.DOTALL)
+
+
 def _reason(text: str) -> str:
-    """Return the first line of an error without the debug dump that obstore appends."""
-    return text.split("\n")[0].split("Debug source")[0].strip().rstrip(".")[:300]
+    """Return an error in one line: without obstore's debug dump and what may be secret.
+
+    Of an XML body only code and message stay, as others of its fields repeat credentials; a URL
+    goes without its query, where Azure puts them.
+    """
+    head, _, body = text.split("Debug source")[0].partition("<")
+    head = re.sub(r"\?\S+", "", head.strip().split("\n")[0])[:300].rstrip(" .:")
+    said = [" ".join(part.split()) for part in _SAID.findall(body[:2000])]
+    return ": ".join([head, *said])[:500].rstrip(" .:")
 
 
-def _advice(text: str, error: Exception) -> str:
+def _is_absent(error: Exception) -> bool:
     from obstore import exceptions
 
-    lowered = text.lower()
-    if isinstance(error, exceptions.UnauthenticatedError | exceptions.PermissionDeniedError) or (
-        "expired" in lowered or "accessdenied" in lowered or "169.254" in lowered
-    ):
-        return "Check the credentials that the store's own tools use, and what they may do."
-    if "nosuchbucket" in lowered or "notfound" in lowered:
+    return isinstance(error, FileNotFoundError | exceptions.NotFoundError)
+
+
+def _lacks_bucket(error: Exception) -> bool:
+    return "nosuchbucket" in str(error).lower() or "containernotfound" in str(error).lower()
+
+
+def _is_refused(error: Exception) -> bool:
+    from obstore import exceptions
+
+    types = exceptions.PermissionDeniedError | exceptions.UnauthenticatedError
+    statuses = ("400 Bad Request", "401 Unauthorized", "403 Forbidden")
+    return isinstance(error, types) or any(status in str(error) for status in statuses)
+
+
+def _advice(error: Exception) -> str:
+    text = str(error).lower()
+
+    def says(*words: str) -> bool:
+        return any(word in text for word in words)
+
+    if says("requesttimetooskewed"):
+        return "Set this machine's clock: it is too far from the store's."
+    if _is_absent(error) or _lacks_bucket(error):
         return "Check the bucket's name."
+    is_denied = _is_refused(error) and not says("400 bad request")
+    if is_denied or says("expired", "accessdenied", "invalidtoken", "169.254"):
+        return "Check the credentials that the store's own tools use, and what they may do."
+    if says("slowdown", "429 too many", "503 service"):
+        return "The store is busy: try again later; what was done is kept."
     return "Check the address and the network, then try again: what was done is kept."

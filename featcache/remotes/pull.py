@@ -17,7 +17,7 @@ from typing import Any
 import blake3
 
 from featcache.digest import blake3_bytes, blake3_file, sha256_json
-from featcache.errors import CorruptError, FeatcacheError, RemoteError, StoreError
+from featcache.errors import CorruptError, FeatcacheError, RemoteError, SpecError, StoreError
 from featcache.remotes.pointer import (
     DIGEST_DIGITS,
     Pointer,
@@ -179,6 +179,10 @@ def parse_manifest(data: bytes, where: str, pointer: Pointer) -> Manifest:
         tap = attributes["provenance"].get("default_tap")
         if not isinstance(tap, str | None):
             raise TypeError("the default tap is not a text")  # noqa: TRY301
+    except SpecError as error:
+        raise CorruptError(
+            f"{where} must be a set that can be read here; it is not. {error}"
+        ) from error
     except (KeyError, TypeError, AttributeError) as error:
         raise CorruptError(
             f"{where} must be a sealed feature set's; {error!r}. Do not use this remote."

@@ -92,7 +92,7 @@ class RemoteShard:
             out[begin - first : end - first] = values[begin - chunk * rows : end - chunk * rows]
 
     def take(self, rows: NDArray[np.intp], out: NDArray[Any], *, check: bool = True) -> None:
-        """Copy the given rows of the shard, in the given order, into `out`."""
+        """Copy the given rows of the shard into `out`."""
         chunk_of, offset = np.divmod(rows, self._layout.chunk_rows)
         for chunk, values in self._values(np.unique(chunk_of).tolist()):
             where = np.flatnonzero(chunk_of == chunk)

@@ -20,7 +20,7 @@ from featcache.store.codes import CODE_DTYPE, check_decoder, decode
 from featcache.store.files import read_json
 from featcache.store.layout import Layout, parse_layout
 from featcache.store.manifest import GROUP_FILE, is_digest
-from featcache.store.shard import MappedShard, ShardReader
+from featcache.store.shard import MappedShard, ShardReader, as_items
 from featcache.store.table import Table
 
 if TYPE_CHECKING:
@@ -264,17 +264,29 @@ class FeatureSet:
             rows = np.arange(start, stop, step)
         index = self._index(rows)
         out = _buffer(out, (len(index), *shape), dtype)
-        shards = index // self.layout.shard_rows
-        for shard in np.unique(shards):
-            where = np.flatnonzero(shards == shard)
-            local = index[where] - shard * self.layout.shard_rows
-            if len(where) == len(index):
-                self._shard(int(shard)).take(local, out, check=self._check)
-                continue
-            part = np.empty((len(where), *shape), dtype)
-            self._shard(int(shard)).take(local, part, check=self._check)
-            out[where] = part
+        values = out if out.flags.c_contiguous else np.empty_like(out, order="C")
+        order = np.argsort(index // self.layout.chunk_rows, kind="stable")
+        ordered = index[order]
+        shards = ordered // self.layout.shard_rows
+        for shard in np.unique(shards).tolist():
+            first, last = np.searchsorted(shards, [shard, shard + 1])
+            local = ordered[first:last] - shard * self.layout.shard_rows
+            self._take(shard, local, order[first:last], values)
+        if values is not out:
+            out[...] = values
         return out
+
+    def _take(
+        self, shard: int, local: NDArray[np.intp], where: NDArray[np.intp], out: NDArray[Any]
+    ) -> None:
+        """Copy rows of a shard to `out[where]`, straight there if that is a range in order."""
+        first, last = int(where[0]), int(where[-1]) + 1
+        if last - first == len(where) and (where[1:] > where[:-1]).all():
+            self._shard(shard).take(local, out[first:last], check=self._check)
+            return
+        part = np.empty((len(where), *out.shape[1:]), out.dtype)
+        self._shard(shard).take(local, part, check=self._check)
+        as_items(out)[where] = as_items(part)
 
     def batches(self, size: int = BLOCK_ROWS) -> Iterator[tuple[int, NDArray[np.floating]]]:
         """Stream all rows in blocks of `size`, each a fresh array with its first row.
