@@ -38,7 +38,7 @@ def _plain(value: Json) -> Json:
         if not math.isfinite(value):
             raise SpecError(f"Spec values must be finite numbers; got {value!r}. Leave it out.")
         return int(value) if value.is_integer() and abs(value) < 2**53 else value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101  quick one first
         if bad := [key for key in value if not isinstance(key, str)]:
             raise SpecError(f"Spec keys must be strings; got {bad[0]!r}. Use its name.")
         return {key: _plain(item) for key, item in value.items()}
@@ -50,8 +50,16 @@ def _plain(value: Json) -> Json:
 
 
 def sha256_json(value: Json) -> str:
-    """Return the SHA-256 of the canonical JSON of `value`, 64 hex digits."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    """Return the SHA-256 of the canonical JSON of `value`, 64 hex digits.
+
+    Raises:
+        SpecError: As `canonical_json`, or if a text is not Unicode.
+    """
+    try:
+        data = canonical_json(value).encode()
+    except UnicodeEncodeError as error:
+        raise SpecError(f"Spec values must be Unicode text; {error}. Rename it.") from error
+    return hashlib.sha256(data).hexdigest()
 
 
 def blake3_bytes(*parts: bytes | memoryview) -> str:

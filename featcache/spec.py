@@ -156,7 +156,6 @@ class ExtractionSpec:
             )
         _check_stored(data, _STORED)
         try:
-            canonical_json(data).encode()  # half a surrogate pair has no UTF-8, and so no key
             return cls(
                 dataset=DatasetIdentity(**data["dataset"]),
                 backbone=BackboneIdentity(**data["backbone"]),
@@ -167,7 +166,7 @@ class ExtractionSpec:
                 derived=data.get("derived"),
                 format=data["format"],
             )
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise SpecError(
                 f"A stored spec must hold what a spec may; got other values: {error}"
             ) from error
@@ -209,7 +208,7 @@ def _check_stored(data: Json, expected: Json, where: str = "") -> None:
     What stands inside a transform, a backbone's options or an augmentation is theirs.
     """
     kind, types = ("an object", Mapping) if isinstance(expected, Mapping) else expected
-    if isinstance(data, bool) or not isinstance(data, types):
+    if isinstance(data, bool) or not isinstance(data, dict if types is Mapping else types):
         what = f"{kind} as `{where}`" if where else f"all fields of a spec in {kind}"
         raise SpecError(
             f"A stored spec must have {what}; got {reprlib.repr(data)}. Extract the set again."
@@ -266,6 +265,8 @@ def _fields(value: Json) -> dict[str, Json]:
 
 
 def _to_json(value: Json) -> Json:
+    if value is None or isinstance(value, str | int | float):
+        return value
     if dataclasses.is_dataclass(value):
         return _fields(value)
     if isinstance(value, Mapping):

@@ -247,13 +247,12 @@ _SAID = re.compile(r"<(?:Code|Message)>(.*?)</", re.DOTALL)
 
 
 def _reason(text: str) -> str:
-    """Return an error in one line: without obstore's debug dump and what may be secret.
+    """Return an error in one line, without the debug dump that obstore appends.
 
-    Of an XML body only code and message stay, as others of its fields repeat credentials; a URL
-    goes without its query, where Azure puts them.
+    Of an XML body only code and message stay, as others of its fields repeat credentials.
     """
     head, _, body = text.split("Debug source")[0].partition("<")
-    head = re.sub(r"\?\S+", "", head.strip().split("\n")[0])[:300].rstrip(" .:")
+    head = head.strip().split("\n")[0][:300].rstrip(" .:")
     said = [" ".join(part.split()) for part in _SAID.findall(body[:2000])]
     return ": ".join([head, *said])[:500].rstrip(" .:")
 

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from featcache.digest import Json
 from featcache.errors import CorruptError, FeatcacheError, StoreError
@@ -208,8 +209,11 @@ def parse_json(data: bytes, where: str) -> Json:
             that is not finite or text that is not Unicode, which cannot be written again.
     """
     try:
-        value = json.loads(data)
-        _check_json(value, MAX_JSON_DEPTH)
+        text = data.decode("utf-8")
+        value = json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
+        _check_depth(value)
+        if "\\u" in text:  # only so can JSON spell half a surrogate pair, which UTF-8 cannot
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise CorruptError(
             f"{where} must be JSON; {error}. Delete the set's directory and extract it again."
@@ -217,18 +221,23 @@ def parse_json(data: bytes, where: str) -> Json:
     return value
 
 
-def _check_json(value: Json, left: int) -> None:
-    if isinstance(value, str):
-        value.encode()  # raises for half a surrogate pair, which JSON can spell and UTF-8 cannot
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"it holds {value}, which is not a number")
-    elif isinstance(value, dict | list):
-        if not left:
-            raise ValueError(f"it is nested deeper than {MAX_JSON_DEPTH} levels")
-        for item in value:
-            _check_json(item, left - 1)
-        for item in value.values() if isinstance(value, dict) else ():
-            _check_json(item, left - 1)
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse_number(text)
+
+
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"it holds {text}, which is not a finite number")
+
+
+def _check_depth(value: Json) -> None:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_JSON_DEPTH + 1):
+        values = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [item for some in values for item in some if isinstance(item, dict | list)]
+        if not level:
+            return
+    raise ValueError(f"it is nested deeper than {MAX_JSON_DEPTH} levels")
 
 
 def is_same_json(first: Json, second: Json) -> bool:
