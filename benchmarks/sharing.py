@@ -103,7 +103,11 @@ def main():
     given = parser.parse_args()
     rng = np.random.default_rng(0)
     values = rng.standard_normal((given.rows, given.dim), np.float32).astype(np.float16)
-    with tempfile.TemporaryDirectory() as folder, s3_server(Path(folder) / "s3") as endpoint:
+    with (
+        tempfile.TemporaryDirectory() as server,
+        tempfile.TemporaryDirectory() as folder,
+        s3_server(Path(server), volume_mb=2048) as endpoint,
+    ):
         root = Path(folder)
         secrets = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
         os.environ |= {**secrets, "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": endpoint}

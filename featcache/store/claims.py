@@ -128,6 +128,7 @@ def is_alive(owner: Owner, path: Path) -> bool:
         probe.touch()
         now = probe.stat().st_mtime
         probe.unlink()
-        return now - path.stat().st_mtime < EXPIRY_S
+        # a time far in the future is of a clock that was off, and no sign of life
+        return abs(now - path.stat().st_mtime) < EXPIRY_S
     except FileNotFoundError:
         return False

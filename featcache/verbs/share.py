@@ -237,7 +237,7 @@ class Sources:
         """Return the sets that the remotes have of a dataset and backbone, one for each key."""
         found: dict[str, Offer] = {}
         for remote in self._remotes:
-            for one in self._guarded(remote, lambda t: _offers(t, dataset, backbone)):
+            for one in self._guarded(remote, lambda t: _offers(t, dataset, backbone, self._note)):
                 found.setdefault(one.spec.key, one)
         return list(found.values())
 
@@ -282,15 +282,20 @@ class Sources:
         return []
 
 
-def _offers(transport: Transport, dataset: str, backbone: str) -> list[Offer]:
+def _offers(transport: Transport, dataset: str, backbone: str, note: Note) -> list[Offer]:
+    """Return what a remote has; a set that cannot be read, as of a newer format, hides no other."""
     offers = []
     for name in list_pointers(
         transport, f"*/{slug(backbone)}", prefix=f"features/{slug(dataset)}/"
     ):
-        pointer = read_pointer(transport, name)
-        if pointer is None:
+        try:
+            pointer = read_pointer(transport, name)
+            if pointer is None:
+                continue
+            manifest = read_manifest(set_name_beside(name, pointer.digest), pointer, transport)
+        except CorruptError as error:
+            note(f"a set is passed over: {error}")
             continue
-        manifest = read_manifest(set_name_beside(name, pointer.digest), pointer, transport)
         spec = manifest.spec
         if (spec.dataset.name, spec.backbone.name) == (dataset, backbone):
             offers.append(Offer(spec=spec, is_default_tap=spec.tap == manifest.default_tap))

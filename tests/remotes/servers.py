@@ -29,8 +29,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[str]:
-    """Run `weed server -s3`; yields its endpoint."""
+def s3_server(folder: Path, *, volume_mb: int = 64) -> Iterator[str]:
+    """Run `weed server -s3` with room for 20 volumes; yields its endpoint."""
     weed = shutil.which(
         "weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     )
@@ -47,7 +47,7 @@ def s3_server(folder: Path) -> Iterator[str]:
     grpc = {f"{name}.grpc": free_port() for name in names}
     command = [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
     command += [f"-{name}={port}" for name, port in {**ports, **grpc}.items()]
-    command += [f"-s3.config={config}", "-volume.max=20", "-master.volumeSizeLimitMB=64"]
+    command += [f"-s3.config={config}", "-volume.max=20", f"-master.volumeSizeLimitMB={volume_mb}"]
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as on:
         try:

@@ -86,7 +86,7 @@ def test_no_credentials_wrong_ones_and_no_network_are_one_message_each(bucket, m
     [
         ("s3://user:pass@bucket/x", {}, "must not hold credentials"),
         ("s3://bucket/x", {"secret_access_key": "abc"}, "must not hold credentials"),
-        ("ftp://host/x", {}, "must be a directory or a URL"),
+        ("ftp://host/x", {}, "must be a directory, a .tar file or a URL"),
         ("s3://bucket/x", {"no_such_option": "1"}, "check the remote's options"),
         ("hf://datasets/only", {}, "must be hf://datasets/org/name"),
     ],

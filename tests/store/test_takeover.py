@@ -85,7 +85,7 @@ def ready(cache, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(writer, "write_arrays", fail)
+        broken.setattr(SetWriter, "_place_arrays", fail)
         with pytest.raises(StoreError, match="The disk is full"):
             fill(cache, split)
     known = {"labels": split.labels, "ids": split.ids, "class_names": split.class_names}
