@@ -46,6 +46,14 @@ def write_raw(path, values):
         os.fsync(file.fileno())
 
 
+def write_raw_shards(root, values, layout):
+    """Write and flush the same rows in as many files, which a crash loses one of at most."""
+    root.mkdir()
+    for shard in range(layout.n_shards):
+        start, stop = layout.bounds(shard)
+        write_raw(root / str(shard), values[start:stop])
+
+
 def write_shards(root, values, layout):
     for shard in range(layout.n_shards):
         path = root / layout.shard_path(shard)
@@ -133,14 +141,20 @@ def readers(one, raw, out):
         yield library.__name__.replace("_", "-"), whole, some
 
 
-def one_round(root, values, labels, rows):
+def one_round(root, values, labels, rows, order):
     """Return the seconds of each operation by (operation, side) in one round."""
     seconds = {}
     layout = choose_layout(len(values), values.shape[1:], values.dtype)
     raw, tail = root / "raw.bin", root / "tail.bin"
-    seconds["write, fsync", "raw file"], _ = timed(lambda: write_raw(raw, values))
     written = root / "shards"
-    seconds["write, fsync", "featcache"], _ = timed(lambda: write_shards(written, values, layout))
+    writes = {
+        "raw file": lambda: write_raw(raw, values),
+        "raw shards": lambda: write_raw_shards(root / "raw-shards", values, layout),
+        "featcache": lambda: write_shards(written, values, layout),
+    }
+    for side in order:
+        os.sync()  # what one side left to the disk must not slow the next
+        seconds["write, fsync", side], _ = timed(writes[side])
     seconds["append batches of 256", "raw file"], _ = timed(lambda: append_raw(tail, values))
     cache = Cache(root / "cache")
     whole_way, (seconds["append batches of 256", "featcache"], one) = timed(
@@ -160,6 +174,7 @@ def one_round(root, values, labels, rows):
             times = [timed(read)[0] for _ in range(25 if side in SIDES else 1)]
             seconds[name, side] = statistics.median(times)
     shutil.rmtree(written)
+    shutil.rmtree(root / "raw-shards")
     shutil.rmtree(cache.root)
     tail.unlink()
     return seconds
@@ -183,7 +198,11 @@ def main():
     }
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        rounds = [one_round(root, values, labels, rows) for _ in range(given.rounds)]
+        sides = ("raw file", "raw shards", "featcache")
+        rounds = [
+            one_round(root, values, labels, rows, sides[i % 3 :] + sides[: i % 3])
+            for i in range(given.rounds)
+        ]
     print(f"{given.rows} x {given.dim} float16, {given.rounds} rounds")
     for name, side in sorted(rounds[0]):
         median = statistics.median(one[name, side] for one in rounds)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,47 +49,63 @@ def write_shard(
     Raises:
         CorruptError: If the blocks do not add up to the shard's rows.
     """
+    hasher, chunks = blake3.blake3(), []
+
+    def digest(data: memoryview, checksum: bytes) -> None:
+        hasher.update(data)
+        hasher.update(checksum)
+        chunks.append(blake3_bytes(data, checksum))
+
+    with path.open("xb", buffering=0) as file, ThreadPoolExecutor(1) as hashing:
+        for chunk in _chunks(blocks, layout, shard):
+            data = chunk.reshape(-1).view(np.uint8).data
+            checksum = crc32c.crc32c(data).to_bytes(CRC_BYTES, "little")
+            digested = hashing.submit(digest, data, checksum)  # while the disk takes the bytes
+            _write(file, data)
+            _write(file, checksum)
+            digested.result()
+        index = shard_index(layout, shard)
+        hasher.update(index)
+        _write(file, index)
+        os.fsync(file.fileno())
+    return ShardDigests(file=str(hasher.hexdigest()), chunks=tuple(chunks))
+
+
+def _chunks(
+    blocks: Iterable[NDArray[Any]], layout: Layout, shard: int
+) -> Iterator[NDArray[np.generic]]:
+    """Yield the rows of a shard chunk by chunk, the last one padded; one is valid until the next.
+
+    Raises:
+        CorruptError: If the blocks do not add up to the shard's rows.
+    """
     start, stop = layout.bounds(shard)
-    hasher = blake3.blake3()
     dtype = np.dtype(layout.dtype).newbyteorder("<")
     chunk = np.zeros((layout.chunk_rows, *layout.row_shape), dtype)
     filled = written = 0
-    chunks: list[str] = []
-    with path.open("xb", buffering=0) as file:
+    for block in blocks:
+        written += len(block)
+        while len(block):
+            part = block[: layout.chunk_rows - filled]
+            chunk[filled : filled + len(part)] = part
+            filled, block = filled + len(part), block[len(part) :]
+            if filled == layout.chunk_rows:
+                yield chunk
+                filled = 0
+    if written != stop - start:
+        raise CorruptError(
+            f"Shard {shard} must hold rows {start} to {stop}; got {written} rows. "
+            "Run the same command again."
+        )
+    if filled:
+        chunk[filled:] = 0
+        yield chunk
 
-        def put(data: bytes | memoryview) -> None:
-            hasher.update(data)
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) :]
 
-        def put_chunk() -> None:
-            data = chunk.reshape(-1).view(np.uint8).data
-            checksum = crc32c.crc32c(data).to_bytes(CRC_BYTES, "little")
-            put(data)
-            put(checksum)
-            chunks.append(blake3_bytes(data, checksum))
-
-        for block in blocks:
-            written += len(block)
-            while len(block):
-                part = block[: layout.chunk_rows - filled]
-                chunk[filled : filled + len(part)] = part
-                filled, block = filled + len(part), block[len(part) :]
-                if filled == layout.chunk_rows:
-                    put_chunk()
-                    filled = 0
-        if written != stop - start:
-            raise CorruptError(
-                f"Shard {shard} must hold rows {start} to {stop}; got {written} rows. "
-                "Run the same command again."
-            )
-        if filled:
-            chunk[filled:] = 0
-            put_chunk()
-        put(shard_index(layout, shard))
-        os.fsync(file.fileno())
-    return ShardDigests(file=str(hasher.hexdigest()), chunks=tuple(chunks))
+def _write(file: io.RawIOBase, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) or 0 :]
 
 
 def shard_digests(path: Path, layout: Layout, shard: int) -> ShardDigests:
@@ -181,14 +199,16 @@ class MappedShard:
 
     def take(self, rows: NDArray[np.intp], out: NDArray[Any], *, check: bool = True) -> None:
         """Copy the given rows of the shard, those of one chunk side by side, into `out`."""
+        if not len(rows):
+            return
         chunks, offsets = np.divmod(rows, self._layout.chunk_rows)
         ends = [*(np.flatnonzero(chunks[1:] != chunks[:-1]) + 1).tolist(), len(rows)]
-        for start, end in zip([0, *ends], ends, strict=False):
-            chunk = int(chunks[start])
-            if check:
+        starts = [0, *ends[:-1]]
+        values = self._values
+        for start, end, chunk in zip(starts, ends, chunks[starts].tolist(), strict=True):
+            if check and not self._checked[chunk]:
                 self.check(chunk)
-            some, part = offsets[start:end], out[start:end]
-            np.take(self._values[chunk], some, axis=0, out=part, mode="clip")
+            values[chunk].take(offsets[start:end], 0, out[start:end], "clip")
 
     def check(self, chunk: int) -> None:
         """Check one chunk against its CRC-32C, once.
