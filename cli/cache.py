@@ -24,7 +24,7 @@ from featcache.cli.repair import (
     RenamerOption,
     compare,
 )
-from featcache.errors import FeatcacheError
+from featcache.errors import FeatcacheError, UnsealedError
 
 if TYPE_CHECKING:
     from featcache.store.cache import Cache
@@ -131,7 +131,9 @@ def verify(
 
     store = Cache(cache)
     paths = [store.path_by_key(key) for key in keys] if keys else store.paths()
-    found = {str(path): _problems(check, path) for path in paths}
+    checked = {str(path): _problems(check, path) for path in paths}
+    unfinished = [path for path, problems in checked.items() if problems is None]
+    found = {path: problems for path, problems in checked.items() if problems is not None}
     compared: dict[str, dict[str, Any]] = {}
     means = Means(dataset=dataset, checkpoint=checkpoint, renamer=renamer, device=device)
     for path in _embedded(paths, found) if recompute is not None else ():
@@ -143,7 +145,11 @@ def verify(
                 f"relative to its length; at most {facts['tolerance']:g} is rounding"
             ]
     if as_json:
-        print_json({"problems": found, "recomputed": compared} if compared else found)
+        print_json({"problems": found, "unfinished": unfinished, "recomputed": compared})
+    for path_text in unfinished if not as_json else ():
+        typer.echo(
+            f"open     {path_text}\n    not complete: run the same `featcache extract` again"
+        )
     for path_text, problems in found.items() if not as_json else ():
         typer.echo(f"{'ok      ' if not problems else 'DAMAGED '} {path_text}")
         for problem in problems:
@@ -161,14 +167,16 @@ def _embedded(paths: list[Path], found: dict[str, list[str]]) -> list[Path]:
     """Return the sound sets that a network gave; derived ones cannot be embedded again."""
     from featcache.store.feature_set import FeatureSet
 
-    sound = [path for path in paths if not found[str(path)]]
+    sound = [path for path in paths if found.get(str(path)) == []]
     return [path for path in sound if FeatureSet(path).spec.derived is None]
 
 
-def _problems(check: Callable[[Path], list[Any]], path: Path) -> list[str]:
-    """Return what is wrong with one set; a broken one must not hide the others."""
+def _problems(check: Callable[[Path], list[Any]], path: Path) -> list[str] | None:
+    """Return what is wrong with one set, None if it is not complete; one must not hide others."""
     try:
         return [str(problem) for problem in check(path)]
+    except UnsealedError:
+        return None
     except FeatcacheError as error:
         return [str(error)]
 

@@ -171,3 +171,45 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_resumes(cache, tmp_path):
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "resuming" in again.stderr
     assert "300 rows" in again.stdout
+
+
+def test_an_unfinished_set_is_not_called_damaged(run, digits, cache):
+    path = cache.paths()[0]
+    group = json.loads((path / "zarr.json").read_text())
+    group["attributes"].update(sealed=None)
+    (path / "zarr.json").write_text(json.dumps(group))
+    assert "not complete" in run("cache", "verify").stdout
+    found = json.loads(run("cache", "verify", "--json").stdout)
+    assert found["unfinished"] == [str(path)]
+    assert list(found["problems"].values()) == [[]]
+
+
+def test_views_travel_and_caches_merge_by_commands(run, digits, cache, tmp_path):
+    key = json.loads(run("ls", "features", "--json").stdout)[1]["key"]
+    assert "int8" in run("cache", "derive", key, "pca:4|int8").stdout
+    derived = json.loads(run("cache", "derive", key, "pca:4|int8", "--json").stdout)
+    assert derived["bytes"] < derived["source_bytes"]
+    shown = run(*words("knn", "--derive", "pca:4|int8")).stdout
+    assert "against stored features" in shown
+    told = json.loads(run(*words("knn", "--derive", "pca:4|int8", "--json")).stdout)
+    assert told["was_stored"]
+    target = tmp_path / "sets.tar"
+    assert len(json.loads(run("cache", "export", target, "--json").stdout)["sets"]) == 3
+    again = json.loads(run("cache", "import", target, "--json").stdout)
+    assert {one["files"] for one in again} == {0}
+    out = CliRunner().invoke(
+        app, ["cache", "merge", str(cache.root), "--cache", str(tmp_path / "new"), "--json"]
+    )
+    assert [one["sealed"] for one in json.loads(out.stdout)] == [True] * 3
+    assert "merged into another" in run("cache", "merge", cache.root, code=2).stderr
+
+
+def test_a_remote_set_is_probed_in_place(run, digits, cache, tmp_path):
+    (tmp_path / "remote").mkdir()
+    assert "dataset digits-60: CC-BY-4.0" in run("cache", "push", tmp_path / "remote").stdout
+    asked = words("retrieval", "--remote", str(tmp_path / "remote"), "--stream")
+    out = CliRunner().invoke(app, [*asked, "--cache", str(tmp_path / "new"), "--json"])
+    assert out.exit_code == 0, out.output
+    here = json.loads(run(*words("retrieval", "--json")).stdout)
+    assert json.loads(out.stdout)["id"] == here["id"]
+    assert not (tmp_path / "new" / "features").exists()
