@@ -226,7 +226,7 @@ def test_a_configured_remote_with_a_newer_format_is_passed_over(
     assert sources.offer("fake", "fake") == []
     assert not sources.fetch(one.spec, cache)
     (line,) = said
-    assert line.startswith("remote team is passed over")
+    assert line.startswith("a set is passed over")
     assert "Upgrade featcache" in line
 
 
