@@ -3,7 +3,8 @@
 Usage: python -m benchmarks.sharing [--rows N] [--dim N] [--rounds N]
 
 The bare client is obstore, which puts and gets the very files of the set with as many threads and
-parts, and writes what it gets to disk; it hashes and checks nothing. Sides alternate.
+parts, and writes what it gets to disk; it hashes and checks nothing. s3fs, which is fsspec's, does
+the same if it is installed. Sides alternate.
 """
 
 import argparse
@@ -68,6 +69,31 @@ def bare_pull(store, one, prefix, folder):
         list(pool.map(fetch, [file["path"] for file in one.sealed["files"]]))
 
 
+def by_fsspec(one, prefix, folder, endpoint):
+    """Return what pushes and pulls the files by s3fs with as many at a time; None without it."""
+    try:
+        from s3fs import S3FileSystem
+    except ImportError:
+        return None
+    files = [file["path"] for file in one.sealed["files"]]
+    system = S3FileSystem(client_kwargs={"endpoint_url": endpoint}, skip_instance_cache=True)
+    there = [f"{BUCKET}/{prefix}-fsspec/{name}" for name in files]
+    here = [str(folder / name) for name in files]
+
+    def pull_all():
+        for name in here:
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+        system.get(there, here, batch_size=PARALLEL)
+        for name in here:
+            with open(name, "rb+") as file:  # noqa: PTH123
+                os.fsync(file.fileno())
+
+    return (
+        lambda: system.put([str(one.path / name) for name in files], there, batch_size=PARALLEL),
+        pull_all,
+    )
+
+
 def one_round(one, store, root):
     """Return seconds by (operation, side)."""
     seconds = {}
@@ -78,7 +104,11 @@ def one_round(one, store, root):
     assert sent.files == len(one.sealed["files"])
     seconds["push again", "featcache"], again = timed(lambda: push(one.path, transport))
     assert again.files == 0
-    plain, ours, streamed = (root / name for name in ("plain", "ours", "streamed"))
+    folders = [root / name for name in ("plain", "ours", "streamed", "fsspec")]
+    plain, ours, streamed, other = folders
+    if (both := by_fsspec(one, prefix, other, os.environ["AWS_ENDPOINT_URL"])) is not None:
+        seconds["push", "s3fs"], _ = timed(both[0])
+        seconds["pull", "s3fs"], _ = timed(both[1])
     seconds["pull", "bare client"], _ = timed(lambda: bare_pull(store, one, prefix, plain))
     name = pointer_name(one.spec)
     seconds["pull", "featcache"], got = timed(lambda: pull(name, transport, Cache(ours)))
@@ -90,8 +120,8 @@ def one_round(one, store, root):
     seconds["100 random rows, streamed", "featcache"], values = timed(lambda: far.features(rows))
     assert np.array_equal(values, one.features(rows))
     seconds["100 random rows again", "featcache"], _ = timed(lambda: far.features(rows))
-    for folder in (plain, ours, streamed):
-        shutil.rmtree(folder)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
     return seconds
 
 
