@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from featcache.digest import Json, sha256_json
+from featcache.errors import OptionError
 from featcache.spec import DatasetIdentity
 from featcache.store.arrays import SmallArrays, write_arrays
 from featcache.store.cache import Cache
@@ -56,9 +57,12 @@ def redact(one: FeatureSet, redaction: Redaction, cache: Cache) -> FeatureSet:
         cache: Where the copy goes, another than the set's.
 
     Raises:
+        OptionError: If labels are taken out and ids would tell them.
         StoreError: If it cannot be written.
         CorruptError: If labels, ids or ledger are damaged; features are not looked at.
     """
+    if redaction.labels and redaction.salt is None:
+        _refuse_telling_ids(one)
     arrays = _arrays(one.arrays, redaction)
     spec = replace(one.spec, dataset=_identity(one.spec.dataset, arrays, redaction))
     path = cache.path_of(spec)
@@ -89,6 +93,17 @@ def redact(one: FeatureSet, redaction: Redaction, cache: Cache) -> FeatureSet:
         metadata = group_metadata(spec, provenance=provenance, sealed=sealed)
         (path / GROUP_FILE).write_bytes(json_bytes(metadata))
     return FeatureSet(path)
+
+
+def _refuse_telling_ids(one: FeatureSet) -> None:
+    """Refuse ids that name the class of their row, as of images in one folder per class."""
+    for row in np.flatnonzero(one.labels >= 0).tolist():
+        name = one.class_names[one.labels[row]]
+        if name in one.ids[row].split("/"):
+            raise OptionError(
+                f"Ids must not tell labels that are left out; row {row} has {str(one.ids[row])!r}, "
+                f"which names its class {name!r}. Add --hash-ids."
+            )
 
 
 def _arrays(arrays: SmallArrays, redaction: Redaction) -> SmallArrays:

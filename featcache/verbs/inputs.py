@@ -64,6 +64,8 @@ class Finder:
         """Look in `cache`, then at the remotes of `sources`."""
         self._wanted, self._cache, self._sources = wanted, cache, sources
         self._fingerprints: dict[Role, str | None] = {}
+        self.extracted: dict[str, Readable] | None = None
+        """After `find`: the sets that views were made of, if it came to that."""
 
     def find(self) -> dict[str, Readable]:
         """Return the set for each role: 'train', 'test' and 'ood:<dataset>'.
@@ -177,6 +179,7 @@ class Finder:
         wanted = self._wanted
         parts = [self._extracted(wanted.backbone, wanted.key, remote=remote)]
         parts += [self._extracted(other, None, remote=remote) for other in wanted.concat]
+        self.extracted = {role: one for role, one in parts[0].items() if role != "fit"}
         sets = {role: [part[role] for part in parts] for role in parts[0]}
         learn = sets.get("train") or sets.get("fit") or sets["test"]
         rows, part = None, None

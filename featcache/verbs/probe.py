@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,16 +103,28 @@ def probe(
 
 
 def _probe(wanted: Wanted, cache: Cache, sources: Sources, device: str) -> tuple[Result, bool]:
-    sets = Finder(wanted, cache, sources).find()
+    finder = Finder(wanted, cache, sources)
+    sets = finder.find()
     question = _question(wanted, sets)
     kept = ResultStore(cache.root)
     if stored := kept.find(question):
         return stored, True
-    baseline = None
-    if wanted.is_derived:
-        with suppress(StoreError, ProtocolError):  # views may be all that is here
-            baseline, _ = _probe(wanted.plain(), cache, sources, device)
+    baseline = _baseline(wanted, cache, finder.extracted, device) if wanted.is_derived else None
     return _answer(kept, question, wanted, sets, device, baseline), False
+
+
+def _baseline(
+    wanted: Wanted, cache: Cache, extracted: Mapping[str, Readable] | None, device: str
+) -> Result | None:
+    """Return the result without recipe, from the sets at hand; nothing is fetched for it."""
+    plain, kept = wanted.plain(), ResultStore(cache.root)
+    if extracted is None:
+        try:
+            extracted = Finder(plain, cache, Sources((), note=lambda _: None)).find()
+        except (StoreError, ProtocolError):  # views may be all that is here
+            return None
+    question = _question(plain, extracted)
+    return kept.find(question) or _answer(kept, question, plain, extracted, device, None)
 
 
 def _question(wanted: Wanted, sets: Mapping[str, Readable]) -> Question:

@@ -9,7 +9,7 @@ from PIL import Image
 import featcache
 from featcache.errors import OptionError, StoreError
 from featcache.store.cache import Cache
-from featcache.verbs.share import push_sets
+from featcache.verbs.share import pull_sets, push_sets
 
 COLOURS = [(190, 60, 60), (60, 190, 60), (90, 150, 90)]
 
@@ -150,6 +150,22 @@ def test_codes_can_be_shared_without_the_features_they_were_made_of(photos, cach
     streamed, _ = probe(photos, there.root, derive="pca:16|int8", remotes=[remote], stream=True)
     assert streamed.id == here.id
     assert not list(there.paths())
+
+
+def test_nothing_is_fetched_for_the_comparison_alone(photos, cache, tmp_path):
+    for split in ("train", "test"):
+        view = featcache.derive(key_of(cache, split), "pca:16|int8", cache=cache.root)
+        featcache.store_view(view, cache=cache.root)
+    (tmp_path / "remote").mkdir()
+    remote = str(tmp_path / "remote")
+    push_sets(remote, cache=cache.root)
+    there = Cache(tmp_path / "there")
+    for one in cache.stored():
+        if one.spec.derived:
+            pull_sets(remote, one.spec.key, cache=there.root)
+    result, _ = probe(photos, there.root, derive="pca:16|int8", remotes=[remote])
+    assert "change" not in result.record["details"]
+    assert all(one.spec.derived for one in there.stored())
 
 
 def test_a_step_out_of_place_is_refused_before_anything_is_read(cache):

@@ -1,6 +1,7 @@
 """What leaves the cache: all of a set, or a set without what must stay."""
 
 import re
+from dataclasses import replace
 
 import datasets
 import numpy as np
@@ -71,6 +72,20 @@ def test_labels_can_stay(one, cache, other, tmp_path):
     assert b"class 1" not in target.read_bytes()
     assert one.spec.dataset.label_set.encode() not in target.read_bytes()
     assert got.provenance["redacted"] == ["labels"]
+
+
+def test_ids_that_tell_labels_are_not_exported_without_them(cache, other, tmp_path):
+    split = fake_split(60)
+    ids = [
+        f"{split.class_names[label]}/{row}.png" for row, label in enumerate(split.labels.tolist())
+    ]
+    one = fill(cache, replace(split, ids=tuple(ids)))[0]
+    with pytest.raises(OptionError, match="names its class .*Add --hash-ids"):
+        export_sets(tmp_path / "a.tar", cache=cache.root, labels=False)
+    assert not (tmp_path / "a.tar").exists()
+    got = carried(one, cache, other, tmp_path / "a.tar", labels=False, hash_ids=True)
+    assert b"class 1" not in (tmp_path / "a.tar").read_bytes()
+    assert len(got) == 60
 
 
 def test_nothing_is_left_in_the_cache_that_is_exported_from(one, cache, tmp_path):
