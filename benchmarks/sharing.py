@@ -12,14 +12,13 @@ import os
 import shutil
 import statistics
 import tempfile
-import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.store import fill
+from benchmarks.store import fill, timed
 from featcache.remotes.objects import ObjectTransport
 from featcache.remotes.pointer import pointer_name
 from featcache.remotes.pull import pull
@@ -30,12 +29,6 @@ from tests.remotes.servers import ACCESS, SECRET, s3_server
 
 BUCKET = "bench"
 PART_BYTES = 16 << 20
-
-
-def timed(function):
-    began = time.perf_counter()
-    result = function()
-    return time.perf_counter() - began, result
 
 
 def bare_push(store, one, prefix):

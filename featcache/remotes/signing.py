@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featcache.errors import MissingDependencyError, OptionError, RemoteError
+from featcache.remotes.arrival import Trust
 from featcache.remotes.config import Config
 from featcache.remotes.pointer import Pointer
-from featcache.remotes.pull import Trust
 from featcache.remotes.push import Sign
 
 if TYPE_CHECKING:

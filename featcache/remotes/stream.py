@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from featcache.digest import blake3_bytes
 from featcache.errors import CorruptError
+from featcache.remotes.arrival import Trust, arrive
 from featcache.remotes.chunks import CHUNKS, ChunkCache
-from featcache.remotes.pull import Trust, arrive, fetch_files
+from featcache.remotes.pull import fetch_files
 from featcache.remotes.push import PARALLEL
 from featcache.remotes.transport import Transport
 from featcache.spec import ExtractionSpec

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from featcache.errors import CorruptError, MissingDependencyError, OptionError, RemoteError
+from featcache.remotes.arrival import Trust, read_manifest
 from featcache.remotes.config import Config, Remote, load_config
 from featcache.remotes.pointer import (
     INDEX_NAME,
@@ -16,7 +17,7 @@ from featcache.remotes.pointer import (
     read_pointer,
     set_name_beside,
 )
-from featcache.remotes.pull import Trust, pull, read_manifest
+from featcache.remotes.pull import pull
 from featcache.remotes.push import Transferred, push
 from featcache.remotes.signing import signer, trust
 from featcache.remotes.stream import attach

@@ -8,9 +8,9 @@ import pytest
 
 from featcache.digest import blake3_bytes, sha256_json
 from featcache.errors import SpecError
+from featcache.remotes.arrival import read_manifest
 from featcache.remotes.config import load_config
 from featcache.remotes.pointer import INDEX_NAME, Pointer, list_pointers, pointer_name, read_pointer
-from featcache.remotes.pull import read_manifest
 from featcache.spec import ExtractionSpec
 from featcache.store.cache import Cache
 from featcache.store.manifest import group_metadata
