@@ -156,6 +156,8 @@ class Finder:
     def _materialised(self, *, remote: bool = True) -> dict[str, Readable] | None:
         """Return stored sets of the recipe, learnt from the train split; None if there are none."""
         wanted = self._wanted
+        if wanted.key is not None:  # it names an extracted set; a stored view may be of another
+            return None
         name = "+".join((wanted.backbone, *wanted.concat))
         tap = None if wanted.concat else wanted.tap
         try:
