@@ -43,7 +43,7 @@ def _plain(value: Json) -> Json:
             raise SpecError(f"Spec keys must be strings; got {bad[0]!r}. Use its name.")
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
-        return [_plain(item) for item in value]
+        return [item if type(item) is str else _plain(item) for item in value]
     raise SpecError(
         f"Spec values must be plain JSON; got {type(value).__name__} {value!r}. Convert it first."
     )

@@ -23,6 +23,7 @@ from featcache.errors import CorruptError, StoreError
 from featcache.store.files import is_same_json, json_bytes, read_json
 from featcache.store.layout import CRC_BYTES, MAX_BYTES
 
+_ASCII = 128
 OK, UNREADABLE = 1, 2
 """Ledger values; 0 means missing and never stands in a sealed set."""
 
@@ -61,6 +62,8 @@ def encode_ids(ids: NDArray[np.str_]) -> NDArray[np.uint8]:
 def decode_ids(matrix: NDArray[np.uint8]) -> NDArray[np.str_]:
     """Decode what `encode_ids` made."""
     rows = np.ascontiguousarray(matrix).view(f"S{matrix.shape[1]}").reshape(-1)
+    if matrix.max(initial=0) < _ASCII:  # nearly all are, and numpy decodes those at once
+        return rows.astype(np.str_)
     return np.array([one.decode("utf-8", "surrogateescape") for one in rows.tolist()], np.str_)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from featcache.digest import blake3_file, sha256_json
 from featcache.errors import FeatcacheError
 from featcache.spec import KEY_DIGITS
-from featcache.store.arrays import read_arrays
 from featcache.store.feature_set import FeatureSet, read_group
 from featcache.store.files import json_bytes
 from featcache.store.manifest import GROUP_FILE, check_files, content_digest, group_metadata
@@ -144,8 +143,7 @@ def _check_digest(path: Path) -> list[Problem]:
     if sorted(shards) != list(range(one.layout.n_shards)):
         return [Problem(GROUP_FILE, "does not list every shard")]
     ordered = [shards[number] for number in sorted(shards)]
-    arrays = read_arrays(path, one.rows)
-    if content_digest(one.spec, one.layout, ordered, arrays) != one.digest:
+    if content_digest(one.spec, one.layout, ordered, one.arrays) != one.digest:
         return [Problem(GROUP_FILE, "has a content digest that its files do not give")]
     if (one.sealed["rows"], one.sealed["readable"]) != (one.rows, int(one.valid.sum())):
         return [Problem(GROUP_FILE, "counts other rows than its files hold")]
