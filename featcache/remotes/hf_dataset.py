@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featcache.digest import Json
+from featcache.digest import Json, sha256_json
+from featcache.errors import OptionError
+from featcache.spec import without_dataset
 from featcache.store.cache import slug
 from featcache.store.feature_set import FeatureSet
 from featcache.store.files import disk_errors
@@ -52,24 +54,50 @@ def write_dataset(
         The files.
 
     Raises:
+        OptionError: If two versions of one dataset would share a configuration.
         StoreError: If they cannot be written.
         CorruptError: If a set is damaged.
     """
+    named = _configurations(sets)
     written = []
     with disk_errors(folder, "write"):
-        for one in sets:
-            target = folder / "data" / config_name(one)
+        for name, members in named.items():
+            target = folder / "data" / name
             target.mkdir(parents=True, exist_ok=True)
-            written += _write_parquet(one, target)
-            advance(sum(int(file["bytes"]) for file in one.sealed["files"]))
+            for one in members:
+                written += _write_parquet(one, target)
+                advance(sum(int(file["bytes"]) for file in one.sealed["files"]))
         card = folder / "README.md"
-        card.write_text(_card(sets), encoding="utf-8")
+        card.write_text(_card(named), encoding="utf-8")
     return [*written, card]
 
 
-def config_name(one: FeatureSet) -> str:
-    """Return the configuration that a set belongs to."""
+def _configurations(sets: Sequence[FeatureSet]) -> dict[str, list[FeatureSet]]:
+    """Group sets by configuration; one of its own for each setup where several share a name."""
+    setups: dict[str, set[str]] = {}
+    for one in sets:
+        setups.setdefault(_name(one), set()).add(_setup(one))
+    named: dict[str, list[FeatureSet]] = {}
+    for one in sets:
+        suffix = f"-{_setup(one)}" if len(setups[_name(one)]) > 1 else ""
+        named.setdefault(_name(one) + suffix, []).append(one)
+    for name, members in named.items():
+        splits = [_split(one) for one in members]
+        if len(set(splits)) < len(splits):
+            keys = ", ".join(one.key[:12] for one in members)
+            raise OptionError(
+                f"A configuration must have one set per split; {name} has several, of keys {keys}. "
+                "Export one version of the dataset at a time."
+            )
+    return named
+
+
+def _name(one: FeatureSet) -> str:
     return slug(f"{one.spec.dataset.name}.{one.spec.backbone.name}.{one.spec.view}")
+
+
+def _setup(one: FeatureSet) -> str:
+    return sha256_json(without_dataset(one.spec))[:8]
 
 
 def _split(one: FeatureSet) -> str:
@@ -103,26 +131,26 @@ def _table(one: FeatureSet, rows: np.ndarray[Any, Any]) -> pa.Table:
     return pa.table(columns)
 
 
-def _card(sets: Sequence[FeatureSet]) -> str:
+def _card(named: Mapping[str, Sequence[FeatureSet]]) -> str:
     import yaml
 
-    head = yaml.safe_dump(_metadata(sets), sort_keys=False, allow_unicode=True)
-    rows = "\n".join(_row(one) for one in sets)
-    first = config_name(sets[0])
+    head = yaml.safe_dump(_metadata(named), sort_keys=False, allow_unicode=True)
+    rows = "\n".join(_row(name, one) for name, members in named.items() for one in members)
+    first = next(iter(named))
     return (
         f"---\n{head}---\n\n# Image features\n\n"
         "Features of images, extracted and checked by featcache; the images are not here.\n\n"
         "```python\nfrom datasets import load_dataset\n\n"
         f'features = load_dataset("PATH OR ORG/NAME", "{first}")\n```\n\n'
         f"| {' | '.join(_COLUMNS)} |\n|{'---|' * len(_COLUMNS)}\n{rows}\n\n"
-        f"## Cite\n\n{_citations(sets)}\n"
+        f"## Cite\n\n{_citations([one for members in named.values() for one in members])}\n"
     )
 
 
-def _row(one: FeatureSet) -> str:
+def _row(name: str, one: FeatureSet) -> str:
     shape = " x ".join(map(str, one.row_shape))
     licences = [_fact(one, kind, "licence") or "not stated" for kind in ("dataset", "backbone")]
-    cells = [config_name(one), _split(one), str(int(one.valid.sum())), shape]
+    cells = [name, _split(one), str(int(one.valid.sum())), shape]
     cells += [f"`{one.key[:20]}`", f"`{one.digest[:20]}`", *licences]
     return f"| {' | '.join(cell.replace('|', ' ') for cell in cells)} |"
 
@@ -144,12 +172,10 @@ def _fact(one: FeatureSet, kind: str, name: str) -> str:
     return str(facts.get(name) or "") if isinstance(facts, dict) else ""
 
 
-def _metadata(sets: Sequence[FeatureSet]) -> dict[str, Json]:
-    licences = {_fact(one, "dataset", "licence").lower() for one in sets}
+def _metadata(named: Mapping[str, Sequence[FeatureSet]]) -> dict[str, Json]:
+    everything = [one for members in named.values() for one in members]
+    licences = {_fact(one, "dataset", "licence").lower() for one in everything}
     licence = licences.pop() if len(licences) == 1 else ""
-    configs: dict[str, list[FeatureSet]] = {}
-    for one in sets:
-        configs.setdefault(config_name(one), []).append(one)
     return {
         "license": licence if licence in _HUB_LICENCES else "other",
         "tags": ["featcache", "image-features"],
@@ -161,11 +187,11 @@ def _metadata(sets: Sequence[FeatureSet]) -> dict[str, Json]:
                     for one in members
                 ],
             }
-            for name, members in configs.items()
+            for name, members in named.items()
         ],
         "dataset_info": [
             {"config_name": name, "features": _features(members[0])}
-            for name, members in configs.items()
+            for name, members in named.items()
         ],
     }
 

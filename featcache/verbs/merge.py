@@ -17,7 +17,7 @@ from featcache.remotes.pull import INCOMING, settle
 from featcache.spec import ExtractionSpec
 from featcache.store.arrays import SmallArrays
 from featcache.store.cache import Cache, Stored
-from featcache.store.claims import Owner
+from featcache.store.claims import Owner, living_owner
 from featcache.store.equivalence import TOLERANCE, compare_rows
 from featcache.store.feature_set import BLOCK_ROWS, is_sealed, read_group
 from featcache.store.files import disk_errors, read_json, temporary_path
@@ -193,6 +193,8 @@ def _take_set(one: Stored, theirs: _Side, merged: Merged, cache: Cache) -> None:
     """Copy a complete set, check the copy, and give it its name."""
     if problems := verify(one.path):
         raise CorruptError(f"{one.path} must be sound to be merged; {problems[0]}. Repair it.")
+    if owner := living_owner(merged.target.with_suffix(".work")):
+        raise _RefusalError(f"{merged.target} must be idle; {owner} extracts it. Wait for it.")
     room = temporary_path(cache.root / INCOMING)
     copy = room / merged.target.name
     try:

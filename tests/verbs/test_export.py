@@ -122,6 +122,21 @@ def test_a_hugging_face_dataset_loads_with_labels_ids_and_features(one, cache, t
     assert "## Cite" in card
 
 
+def test_setups_and_versions_that_share_a_name_do_not_overwrite_each_other(one, cache, tmp_path):
+    wider = fill(cache, fake_split(700, broken=[3]), stored="float32")[0]
+    export_sets(tmp_path / "d", cache=cache.root, form="hf-dataset")
+    names = sorted(path.name for path in (tmp_path / "d" / "data").iterdir())
+    assert len(names) == 2
+    types = set()
+    for name in names:
+        loaded = datasets.load_dataset(str(tmp_path / "d"), name, cache_dir=str(tmp_path / "hf"))
+        types.add(loaded["train"].features["features"].feature.dtype)
+    assert types == {str(one.features().dtype), str(wider.features().dtype)}
+    fill(cache, fake_split(650))
+    with pytest.raises(OptionError, match="one set per split"):
+        export_sets(tmp_path / "e", cache=cache.root, form="hf-dataset")
+
+
 def test_a_dataset_without_labels_has_no_column_of_them(one, cache, tmp_path):
     export_sets(tmp_path / "d", cache=cache.root, form="hf-dataset", labels=False)
     loaded = datasets.load_dataset(

@@ -173,6 +173,8 @@ def test_a_set_that_a_process_extracts_is_left_alone(whole, tmp_path):
     claim.write_text(json.dumps(owner))
     (one,) = merge_caches([there.root], cache=here.root)
     assert "must be idle" in one.problem
+    (two,) = merge_caches([tmp_path / "whole"], cache=here.root)
+    assert "must be idle" in two.problem
     claim.unlink()
     assert merge_caches([there.root], cache=here.root)[0].added == 1
 
