@@ -7,7 +7,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from featcache.probes.options import check_choice
-from featcache.probes.protocol import RUNNERS, Protocol
+from featcache.probes.protocol import Protocol
 from featcache.probes.tasks import TASKS, TaskInputs
 from featcache.registry import Entry, Registry
 
@@ -34,7 +34,7 @@ def entries() -> dict[str, Entry]:
     for file in resources.files("featcache.probes.protocols").iterdir():
         if file.name.endswith(".yaml"):
             facts = yaml.safe_load(file.read_text(encoding="utf-8"))
-            found[file.name.removesuffix(".yaml")] = Entry(RUNNERS[facts["task"]], facts)
+            found[file.name.removesuffix(".yaml")] = Entry(TASKS[facts["task"]].runner, facts)
     return dict(sorted(found.items()))
 
 

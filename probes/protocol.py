@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from featcache.digest import Json, canonical_json
 from featcache.errors import OptionError
-from featcache.probes.options import OPTIONS, Options, check_choice, parse_options
+from featcache.probes.options import check_choice, parse_options
 from featcache.probes.tasks import TASKS
-from featcache.registry import Entry
+from featcache.registry import Entry, load_target
 from featcache.spec import ExtractionSpec
-
-RUNNERS: Mapping[str, str] = {task: f"featcache.probes.adapters:run_{task}" for task in OPTIONS}
-"""For each task the function that runs its built-in method."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +47,11 @@ class Protocol:
 
     def __post_init__(self) -> None:
         """Check the task and, for a built-in method, each option; fill in the defaults."""
-        check_choice("task", self.task, list(OPTIONS))
+        check_choice("task", self.task, list(TASKS))
         if not self.runner:
-            object.__setattr__(self, "runner", RUNNERS[self.task])
-        if self.runner == RUNNERS[self.task]:
-            complete = dataclasses.asdict(parse_options(OPTIONS[self.task], self.options))
+            object.__setattr__(self, "runner", TASKS[self.task].runner)
+        if self.runner == TASKS[self.task].runner:
+            complete = dataclasses.asdict(parse_options(self._options_class, self.options))
             object.__setattr__(self, "options", _plain(complete))
 
     @classmethod
@@ -89,10 +87,13 @@ class Protocol:
         """Whether train rows are needed: by the task, or as the gallery of a retrieval."""
         return TASKS[self.task].needs_train or self.options.get("gallery") == "train"
 
-    def parsed_options(self) -> Options:
+    def parsed_options(self) -> Any:  # noqa: ANN401  the task's own dataclass
         """Return the options of a built-in method as its dataclass."""
-        options: Options = parse_options(OPTIONS[self.task], self.options)
-        return options
+        return parse_options(self._options_class, self.options)
+
+    @property
+    def _options_class(self) -> type[Any]:
+        return cast("type[Any]", load_target(TASKS[self.task].options))
 
 
 def check(protocol: Protocol, spec: ExtractionSpec) -> list[str]:

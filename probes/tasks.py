@@ -1,4 +1,4 @@
-"""The four tasks: what each needs and answers, and the tables it runs on."""
+"""The tasks: what each needs and answers, and the tables it runs on."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ class TaskFacts:
     primary: str
     """The metric that a table shows."""
     default_protocol: str
+    options: str
+    """`module:Class` of its options, light to import."""
+    runner: str
+    """`module:function` from (protocol, inputs) to an Outcome."""
     needs_train: bool = True
     needs_ood: bool = False
     needs_direction: bool = False
@@ -33,12 +37,16 @@ TASKS: Mapping[str, TaskFacts] = {
             description="Classify test images by logistic regression on the train features.",
             primary="top1",
             default_protocol="linear@1",
+            options="featcache.probes.linear.options:LinearOptions",
+            runner="featcache.probes.linear.task:run_linear",
         ),
         TaskFacts(
             name="knn",
             description="Classify test images by a vote of their nearest train images.",
             primary="top1",
             default_protocol="knn@1",
+            options="featcache.probes.knn.options:KnnOptions",
+            runner="featcache.probes.knn.task:run_knn",
             needs_direction=True,
         ),
         TaskFacts(
@@ -46,6 +54,8 @@ TASKS: Mapping[str, TaskFacts] = {
             description="Rank the other test images by similarity; same class is relevant.",
             primary="mean_average_precision",
             default_protocol="retrieval@1",
+            options="featcache.probes.retrieval.options:RetrievalOptions",
+            runner="featcache.probes.retrieval.task:run_retrieval",
             needs_direction=True,
             needs_train=False,
         ),
@@ -54,6 +64,8 @@ TASKS: Mapping[str, TaskFacts] = {
             description="Tell test images from those of other datasets, knowing only train.",
             primary="auroc",
             default_protocol="ood@1",
+            options="featcache.probes.ood.options:OodOptions",
+            runner="featcache.probes.ood.task:run_ood",
             needs_direction=True,
             needs_ood=True,
         ),

@@ -9,7 +9,10 @@ import yaml
 
 from featcache.errors import OptionError, UnknownNameError
 from featcache.probes.catalog import PROTOCOLS, default_protocol, entries, load_protocol
-from featcache.probes.options import KnnOptions, LinearOptions, OodOptions, parse_options
+from featcache.probes.knn.options import KnnOptions
+from featcache.probes.linear.options import LinearOptions
+from featcache.probes.ood.options import OodOptions
+from featcache.probes.options import parse_options
 from featcache.probes.protocol import Protocol, check
 from featcache.probes.tasks import TASKS
 from featcache.registry import Entry
@@ -151,9 +154,11 @@ def test_whole_numbers_stand_for_floats():
 
 def test_listing_loads_nothing_heavy():
     code = (
-        "import sys, featcache.probes.tasks, featcache.probes.catalog, featcache.probes.protocol\n"
+        "import sys, featcache.probes.catalog\n"
         "from featcache.probes.catalog import load_protocol\n"
-        "import featcache.statistics, featcache.probes.splits, featcache.probes.adapters\n"
+        "from featcache.probes.tasks import TASKS\n"
+        "from featcache.registry import load_target\n"
+        "for facts in TASKS.values(): load_target(facts.options), load_target(facts.runner)\n"
         "featcache.probes.catalog.PROTOCOLS.load('knn@1'); load_protocol('clip-logreg@1')\n"
         "heavy = {'torch', 'faiss', 'sklearn', 'scipy', 'pandas', 'zarr'} & sys.modules.keys()\n"
         "assert not heavy, heavy"

@@ -6,7 +6,7 @@ from scipy.stats import binomtest
 from scipy.stats import bootstrap as scipy_bootstrap
 
 from featcache.errors import ShapeError
-from featcache.probes.metrics import detection_metrics
+from featcache.probes.ood.metrics import detection_metrics
 from featcache.statistics import bootstrap_mean_interval, delong_interval, wilson_interval
 
 

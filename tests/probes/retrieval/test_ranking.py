@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from featcache.errors import OptionError, ShapeError
-from featcache.probes import retrieval
-from featcache.probes.retrieval import rank_gallery
+from featcache.probes.retrieval import ranking as retrieval
+from featcache.probes.retrieval.ranking import rank_gallery
 
 
 def ids_of(n, prefix="i"):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from featcache.errors import OptionError, ShapeError
 from featcache.probes.arrays import Features, check_labels, row_blocks
-from featcache.probes.neighbours import nearest_rows
+from featcache.probes.knn.neighbours import nearest_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

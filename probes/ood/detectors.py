@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from featcache.digest import Json
 from featcache.probes.arrays import Features, check_features, check_labels
-from featcache.probes.linear import LinearHead, fit_linear
-from featcache.probes.mahalanobis import Mahalanobis, fit_mahalanobis
-from featcache.probes.neighbours import nearest_rows
-from featcache.probes.options import OodOptions
+from featcache.probes.knn.neighbours import nearest_rows
+from featcache.probes.linear.probe import LinearHead, fit_linear
+from featcache.probes.ood.mahalanobis import Mahalanobis, fit_mahalanobis
+from featcache.probes.ood.options import OodOptions
 
 _NEED_HEAD = {"msp", "maxlogit", "energy"}
 

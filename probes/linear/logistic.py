@@ -30,7 +30,7 @@ from featcache.probes.arrays import (
     row_blocks,
     to_float64,
 )
-from featcache.probes.lbfgs import Precondition, Problem, descend
+from featcache.probes.linear.lbfgs import Precondition, Problem, descend
 
 if TYPE_CHECKING:
     import torch

@@ -8,9 +8,9 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from featcache.errors import ShapeError
-from featcache.probes.mahalanobis import fit_mahalanobis
-from featcache.probes.ood import fit_detectors, logit_scores
-from featcache.probes.options import OodOptions
+from featcache.probes.ood.detectors import fit_detectors, logit_scores
+from featcache.probes.ood.mahalanobis import fit_mahalanobis
+from featcache.probes.ood.options import OodOptions
 
 FLOOR = 2.0**-22
 

@@ -18,9 +18,9 @@ from featcache.probes.arrays import (
     to_float64,
     unit_rows,
 )
-from featcache.probes.logistic import LogisticPath, fit_path
+from featcache.probes.linear.logistic import LogisticPath, fit_path
+from featcache.probes.linear.options import LinearOptions, Standardise
 from featcache.probes.metrics import top1
-from featcache.probes.options import LinearOptions, Standardise
 from featcache.probes.splits import stratified_split
 
 _SHARED = 4

@@ -6,9 +6,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
 from featcache.errors import OptionError, ShapeError
-from featcache.probes import neighbours
-from featcache.probes.knn import knn_classify, vote
-from featcache.probes.neighbours import nearest_rows, own_rows
+from featcache.probes.knn import neighbours
+from featcache.probes.knn.classify import knn_classify, vote
+from featcache.probes.knn.neighbours import nearest_rows, own_rows
 
 
 def brute(train, labels, queries, k, temperature, own=None):

@@ -6,8 +6,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from featcache.errors import OptionError, ShapeError
-from featcache.probes import logistic
-from featcache.probes.logistic import fit_path
+from featcache.probes.linear import logistic
+from featcache.probes.linear.logistic import fit_path
 
 STRENGTHS = (1e-4, 1e-2, 1.0, 100.0)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from featcache.errors import OptionError, ShapeError
 from featcache.probes.arrays import Features, check_pair, row_blocks, unit_rows
-from featcache.probes.neighbours import own_rows
+from featcache.probes.knn.neighbours import own_rows
 
 if TYPE_CHECKING:
     import torch

@@ -6,8 +6,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler, normalize
 
 from featcache.errors import ShapeError
-from featcache.probes.linear import fit_linear
-from featcache.probes.options import LinearOptions
+from featcache.probes.linear.options import LinearOptions
+from featcache.probes.linear.probe import fit_linear
 from featcache.probes.splits import stratified_split
 
 

@@ -1,0 +1,1 @@
+"""Nearest neighbours: one exact search, many votes."""

@@ -1,0 +1,1 @@
+"""Retrieval: rank a gallery for each query."""

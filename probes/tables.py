@@ -1,0 +1,60 @@
+"""What every task does with its tables first: labelled rows, and rows in the order of ids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.digest import Json
+from featcache.errors import ShapeError
+
+if TYPE_CHECKING:
+    from featcache.probes.tasks import TaskInputs
+    from featcache.store.table import Table
+
+
+def labelled_pair(inputs: TaskInputs) -> tuple[Table, Table, dict[str, Json]]:
+    """Return the labelled train rows by id, the labelled test rows as they come, and counts."""
+    source = present(inputs.train)
+    train = labelled(source, "train", by_id=True)
+    test = labelled(inputs.test, "test", by_id=False)
+    is_new: NDArray[np.bool_] = ~np.isin(test.labels, train.labels)
+    details: dict[str, Json] = {
+        "dropped_unlabelled_train": len(source) - len(train),
+        "dropped_unlabelled_test": len(inputs.test) - len(test),
+        "test_classes_absent_from_train": len(np.unique(test.labels[is_new])),
+        "test_rows_of_absent_classes": int(is_new.sum()),
+    }
+    return train, test, details
+
+
+def labelled(table: Table, name: str, *, by_id: bool) -> Table:
+    """Return the rows that have a label, with `by_id` in the order of their ids.
+
+    Raises:
+        ShapeError: If there is none.
+    """
+    rows = np.flatnonzero(table.labels >= 0)
+    if not len(rows):
+        raise ShapeError(
+            f"`{name}` must have labelled rows; got {len(table)} rows and no label. "
+            "Use a dataset with classes."
+        )
+    if by_id:
+        rows = rows[np.argsort(table.ids[rows], kind="stable")]
+    elif len(rows) == len(table):
+        return table
+    return table.take(rows)
+
+
+def present(table: Table | None) -> Table:
+    """Return the table.
+
+    Raises:
+        ShapeError: If there is none.
+    """
+    if table is None:
+        raise ShapeError("This task needs train rows; got none. Extract a train split.")
+    return table
