@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from featcache.head_store import StoredHead
     from featcache.store.table import Table
 
 
@@ -82,5 +83,7 @@ class TaskInputs:
     train: Table | None = None
     ood: Mapping[str, Table] = field(default_factory=dict)
     """For `ood` the other datasets, by name."""
+    head: StoredHead | None = None
+    """A classifier that was there before: the network's own, a fitted one, or a text tower's."""
     seed: int = 0
     device: str = "cpu"

@@ -13,11 +13,11 @@ from featcache.probes.arrays import (
     Features,
     check_features,
     check_labels,
-    check_pair,
     row_blocks,
     to_float64,
     unit_rows,
 )
+from featcache.probes.linear.head import LinearHead
 from featcache.probes.linear.logistic import LogisticPath, fit_path
 from featcache.probes.linear.options import LinearOptions, Standardise
 from featcache.probes.metrics import top1
@@ -25,45 +25,6 @@ from featcache.probes.splits import stratified_split
 
 _SHARED = 4
 """Strengths that share their passes before the search looks whether to go on."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinearHead:
-    """A fitted linear classifier on features as they are stored."""
-
-    classes: NDArray[np.int64]
-    """Shape (C,), the labels seen in training, sorted."""
-    weights: NDArray[np.float64]
-    """Shape (D, C); a z-score is folded in."""
-    bias: NDArray[np.float64]
-    """Shape (C,)."""
-    is_unit_norm: bool
-    """Whether rows are scaled to unit norm first."""
-    details: dict[str, Json]
-    """How the strength was chosen, and how well the solver converged."""
-
-    def logits(self, features: Features) -> NDArray[np.float64]:
-        """Return the logits of each row, shape (M, C), float64.
-
-        Raises:
-            ShapeError: If D differs from the training rows, or if values are not finite.
-        """
-        if len(features):
-            check_pair("features", features, "weights", self.weights.T)
-        prepare = unit_rows if self.is_unit_norm else to_float64
-        result = np.empty((len(features), len(self.classes)))
-        for block in row_blocks(len(features), 8 * len(self.weights)):
-            result[block] = prepare("features", features[block]) @ self.weights + self.bias
-        return result
-
-    def probabilities(self, features: Features, n_classes: int) -> NDArray[np.float32]:
-        """Return class probabilities, shape (M, n_classes); zero for classes never trained."""
-        logits = self.logits(features)
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
-        full = np.zeros((len(features), n_classes), dtype=np.float32)
-        full[:, self.classes] = shares
-        return full
 
 
 def fit_linear(

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from featcache.digest import Json
 from featcache.probes.arrays import Features, check_features, check_labels
 from featcache.probes.knn.neighbours import nearest_rows
-from featcache.probes.linear.probe import LinearHead, fit_linear
+from featcache.probes.linear.head import LinearHead
+from featcache.probes.linear.probe import fit_linear
 from featcache.probes.ood.mahalanobis import Mahalanobis, fit_mahalanobis
 from featcache.probes.ood.options import OodOptions
 
