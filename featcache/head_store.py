@@ -1,4 +1,4 @@
-"""Linear classifiers beside the features they read: fitted ones, a network's own, a text tower's."""
+"""Linear classifiers beside the features they read: fitted, native, or of a text tower."""
 
 from __future__ import annotations
 
