@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ def check_pair(first_name: str, first: Features, second_name: str, second: Featu
         )
 
 
-def check_labels(name: str, features: Features, labels: NDArray[np.int64]) -> None:
+def check_labels(name: str, features: Sized, labels: NDArray[np.int64]) -> None:
     """Refuse labels that do not name one class for each row.
 
     Raises:

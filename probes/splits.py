@@ -39,3 +39,37 @@ def stratified_split(
             n_held = min(max(round(len(rows) * fraction), 1), len(rows) - 1)
             is_held[rng.permutation(rows)[:n_held]] = True
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
+
+
+def stratified_folds(
+    labels: NDArray[np.int64], n_folds: int, rng: np.random.Generator
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Part labelled rows into folds, each holding about the same share of each class.
+
+    The single row of a class is in no held-out part, so that every fold knows every class. A fold
+    may be empty where rows are few.
+
+    Args:
+        labels: Shape (N,), class indices.
+        n_folds: At least 2.
+        rng: Draws which rows.
+
+    Returns:
+        For each fold the row indices (rest, held out), each sorted.
+
+    Raises:
+        OptionError: If `n_folds` is below 2.
+    """
+    if n_folds < 2:
+        raise OptionError(f"`n_folds` must be at least 2; got {n_folds!r}. Choose 5.")
+    fold_of = np.full(len(labels), -1)
+    shift = 0  # so that small classes do not all fill the first folds
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        if len(rows) > 1:
+            fold_of[rng.permutation(rows)] = (np.arange(len(rows)) + shift) % n_folds
+            shift += len(rows)
+    return [
+        (np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold))
+        for fold in range(n_folds)
+    ]

@@ -1,30 +1,34 @@
-"""The linear probe: choose the L2 strength on a held-out part of train, refit on all of it."""
+"""The linear probe: choose the L2 strength on held-out rows, then fit all of train with it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featcache.digest import Json
-from featcache.probes.arrays import (
-    Features,
-    check_features,
-    check_labels,
-    row_blocks,
-    to_float64,
-    unit_rows,
-)
+from featcache.probes.arrays import Features, check_features, check_labels
 from featcache.probes.linear.head import LinearHead
-from featcache.probes.linear.logistic import LogisticPath, fit_path
-from featcache.probes.linear.options import LinearOptions, Standardise
-from featcache.probes.metrics import top1
-from featcache.probes.splits import stratified_split
+from featcache.probes.linear.logistic import softmax_solver
+from featcache.probes.linear.options import LinearOptions
+from featcache.probes.linear.scaling import Rows, Scaling
+from featcache.probes.linear.selection import Fold, Score, StrengthSearch
+from featcache.probes.linear.solver import LogisticPath, PathSolver
+from featcache.probes.metrics import mean_per_class, top1
+from featcache.probes.splits import stratified_folds, stratified_split
 
-_SHARED = 4
-"""Strengths that share their passes before the search looks whether to go on."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearFit:
+    """A fitted head, and what it said of rows it had not seen while its strength was chosen."""
+
+    head: LinearHead
+    held_logits: NDArray[np.float32]
+    """Shape (H, C), of the chosen strength's classifiers on held-out rows; H may be 0."""
+    held_labels: NDArray[np.int64]
+    """Shape (H,), columns of `held_logits`."""
 
 
 def fit_linear(
@@ -35,22 +39,34 @@ def fit_linear(
     *,
     device: str = "cpu",
 ) -> LinearHead:
-    """Fit a multinomial logistic regression whose strength is chosen on held-out train rows.
+    """Return the head of `fit_and_hold_out`, with the same arguments."""
+    return fit_and_hold_out(features, labels, options, rng, device=device).head
 
-    The strength with the best held-out top-1 accuracy wins, the stronger penalty (smaller C)
-    on a tie; then all rows are fitted with it. Where no row can be held out (each class has a
-    single one) the middle of the grid is taken, and the details say so. The test set has no
-    part in this.
+
+def fit_and_hold_out(
+    features: Features,
+    labels: NDArray[np.int64],
+    options: LinearOptions,
+    rng: np.random.Generator,
+    *,
+    validation: tuple[Features, NDArray[np.int64]] | None = None,
+    device: str = "cpu",
+) -> LinearFit:
+    """Fit a multinomial logistic regression whose strength is chosen on held-out rows.
+
+    The strength with the best held-out score wins, the stronger penalty (smaller C) on a tie; then
+    all rows are fitted with it. Where no row can be held out (each class has a single one), and
+    there is no validation split, the middle of the grid is taken, and the details say so. The
+    test set has no part in this.
 
     Args:
         features: Shape (N, D), any float dtype.
         labels: Shape (N,), class indices from 0; classes may be missing.
-        options: Grid, search, held-out share and standardisation.
+        options: Grid, search, what is held out, standardisation, weights.
         rng: Draws the held-out rows.
+        validation: Features (V, D) and labels (V,) to choose the strength on. Rows of classes
+            that train lacks are left out.
         device: Torch device of the solver.
-
-    Returns:
-        The head, with `details` for the record.
 
     Raises:
         ShapeError: If arrays do not fit together, are empty or not finite.
@@ -59,139 +75,129 @@ def fit_linear(
     """
     check_features("features", features)
     check_labels("labels", features, labels)
-    rest, held = stratified_split(labels, options.held_out, rng)
-    tried: dict[float, float] = {}
-    if len(held) and len(options.strengths) > 1:
-        tried = _search(features, labels, rest, held, options, device)
-        best = _peak(tried)
-    else:
-        best = options.strengths[len(options.strengths) // 2]
-    scaling = _Scaling.of(features, options.standardise)
-    path = _fit(scaling.apply(features), labels, [best], options, device)
+    search = None
+    if len(options.strengths) > 1:
+        folds = _folds(features, labels, options, rng, validation, device)
+        if folds:
+            search = StrengthSearch(folds=folds, options=options, score=_score(options))
+    middle = options.strengths[len(options.strengths) // 2]
+    best = middle if search is None else search.run()
+    if validation is not None and options.refit == "all":
+        features = np.concatenate([features, validation[0]])
+        labels = np.concatenate([labels, validation[1]])
+    scaling = Scaling.of(features, options.standardise)
+    path = _solver_of(Rows(features, scaling=scaling), labels, options, device).solve([best])
+    details = _details(options, search, best, path) | {"rows_fitted": len(labels)}
     weights = path.weights[0] / scaling.scale[:, None]
-    details: dict[str, Json] = {
-        "strength": best,
-        "at_grid_edge": bool(tried) and best in (options.strengths[0], options.strengths[-1]),
-        "held_out_fraction": options.held_out,
-        "held_out_rows": len(held),
-        "held_out_top1": [[c, tried[c]] for c in sorted(tried)],
-        "standardise": options.standardise,
-        "classes_in_train": len(path.classes),
-        "solver": {
-            "objective": float(path.objective[0]),
-            "grad_norm": float(path.grad_norm[0]),
-            "iterations": int(path.iterations[0]),
-            "converged": bool(path.converged[0]),
-        },
-    }
-    return LinearHead(
+    head = LinearHead(
         classes=path.classes,
         weights=weights,
         bias=path.biases[0] - scaling.shift @ weights,
         is_unit_norm=scaling.is_unit_norm,
         details=details,
     )
+    return _with_held(head, search)
 
 
-@dataclass(frozen=True, slots=True)
-class _Scaling:
-    """What is done to a row before the solver sees it: unit norm, then (x - shift) / scale."""
-
-    is_unit_norm: bool
-    shift: NDArray[np.float64]
-    scale: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, features: Features, standardise: Standardise) -> _Scaling:
-        """Learn the z-score from `features`, shape (N, D); a constant dimension keeps scale 1."""
-        check_features("features", features)
-        dim = features.shape[1]
-        if standardise != "zscore":
-            return cls(standardise == "l2", np.zeros(dim), np.ones(dim))
-        total, square = np.zeros(dim), np.zeros(dim)
-        for block in row_blocks(len(features), 8 * dim):
-            total += to_float64("features", features[block]).sum(axis=0)
-        mean = total / len(features)
-        for block in row_blocks(len(features), 8 * dim):
-            square += ((features[block].astype(np.float64) - mean) ** 2).sum(axis=0)
-        deviation = np.sqrt(square / len(features))
-        is_constant = deviation <= 1e-12 * np.abs(mean)  # rounding of the mean alone
-        return cls(False, mean, np.where(is_constant, 1.0, deviation))
-
-    def apply(self, features: Features) -> Features:
-        """Return the scaled rows, shape (N, D); float32 where anything was done."""
-        if not self.is_unit_norm and not self.shift.any() and (self.scale == 1).all():
-            return features
-        rows = np.empty(features.shape, dtype=np.float32)
-        for block in row_blocks(len(features), 8 * features.shape[1]):
-            part = features[block]
-            wide = unit_rows("features", part) if self.is_unit_norm else part.astype(np.float64)
-            rows[block] = (wide - self.shift) / self.scale
-        return rows
+def balanced_weights(labels: NDArray[np.int64]) -> dict[int, float]:
+    """Return N / (C · rows of the class) for each class in `labels`, shape (N,)."""
+    classes, counts = np.unique(labels, return_counts=True)
+    each = len(labels) / (len(classes) * counts)
+    return dict(zip(classes.tolist(), each.tolist(), strict=True))
 
 
-def _search(
+def _solver_of(
+    rows: Rows, labels: NDArray[np.int64], options: LinearOptions, device: str
+) -> PathSolver:
+    weights: Mapping[int, float] | None = None
+    if options.class_weight == "balanced":
+        weights = balanced_weights(labels)
+    return softmax_solver(
+        rows,
+        labels,
+        class_weights=weights,
+        tol=options.tol,
+        max_iter=options.max_iter,
+        device=device,
+    )
+
+
+def _folds(
     features: Features,
     labels: NDArray[np.int64],
-    rest: NDArray[np.intp],
-    held: NDArray[np.intp],
     options: LinearOptions,
+    rng: np.random.Generator,
+    validation: tuple[Features, NDArray[np.int64]] | None,
     device: str,
-) -> dict[float, float]:
-    """Return the held-out accuracy of each strength that was tried."""
-    scaling = _Scaling.of(features[rest], options.standardise)
-    rows, held_rows = scaling.apply(features[rest]), scaling.apply(features[held])
-    tried: dict[float, float] = {}
-
-    def attempt(strengths: Sequence[float]) -> None:
-        path = _fit(rows, labels[rest], strengths, options, device)
-        for strength, weights, bias in zip(strengths, path.weights, path.biases, strict=True):
-            predictions = (held_rows @ weights + bias).argmax(axis=1)
-            tried[strength] = top1(labels[held], path.classes[predictions])
-
-    for group in _groups(options):
-        attempt(group)
-        if _is_hopeless(tried, len(held), options.stop_standard_errors):
-            break
-    if options.search == "grid":
-        return tried
-    step = max(np.diff(np.log10(options.strengths)))  # decades
-    while step * options.steps_per_decade > 1 + 1e-9:
-        step /= 2
-        peak = np.log10(_peak(tried))
-        around = [float(10 ** round(peak + side, 9)) for side in (-step, step)]
-        low, high = options.strengths[0], options.strengths[-1]
-        attempt([c for c in around if low <= c <= high])  # never empty: step < high - low
-    return tried
+) -> list[Fold]:
+    """Part the rows as the options say; no fold where nothing can be held out."""
+    every = np.arange(len(labels))
+    if validation is not None:
+        known = np.flatnonzero(np.isin(validation[1], labels))
+        parts = [(every, Rows(validation[0], known), validation[1][known])]
+    elif options.folds:
+        cuts = stratified_folds(labels, options.folds, rng)
+        parts = [(rest, Rows(features, held), labels[held]) for rest, held in cuts]
+    else:
+        rest, held = stratified_split(labels, options.held_out, rng)
+        parts = [(rest, Rows(features, held), labels[held])]
+    folds = []
+    for rest, held_rows, held_labels in parts:
+        if len(held_labels):
+            source = Rows(features, rest)
+            scaling = Scaling.of(source, options.standardise)
+            solver = _solver_of(source.scaled(scaling), labels[rest], options, device)
+            truth = np.searchsorted(np.unique(labels[rest]), held_labels)
+            folds.append(Fold(solver=solver, held=held_rows.scaled(scaling), truth=truth))
+    return folds
 
 
-def _groups(options: LinearOptions) -> list[tuple[float, ...]]:
-    """Return the strengths in the order of trial: all at once, or weak penalties one by one."""
-    if not options.stop_standard_errors:
-        return [options.strengths]
-    first, rest = options.strengths[:_SHARED], options.strengths[_SHARED:]
-    return [first, *((strength,) for strength in rest)]
+def _score(options: LinearOptions) -> Score:
+    def score(logits: NDArray[np.float32], truth: NDArray[np.generic]) -> float:
+        codes = truth.astype(np.int64)
+        if options.criterion == "top1":
+            return top1(codes, logits.argmax(axis=1))
+        if options.criterion == "mean_per_class":
+            return mean_per_class(codes, logits.argmax(axis=1))
+        top = logits.max(axis=1, keepdims=True)
+        norm = np.log(np.exp(logits - top).sum(axis=1, dtype=np.float64)) + top[:, 0]
+        return float((logits[np.arange(len(codes)), codes] - norm).mean())
+
+    return score
 
 
-def _is_hopeless(tried: dict[float, float], n_held: int, standard_errors: float) -> bool:
-    """Tell whether the weakest penalty tried lies too far below the best accuracy to go on."""
-    best, weakest = max(tried.values()), tried[max(tried)]
-    error = (best * (1 - best) / n_held) ** 0.5
-    return standard_errors > 0 and best - weakest > standard_errors * error
+def _details(
+    options: LinearOptions, search: StrengthSearch | None, best: float, path: LogisticPath
+) -> dict[str, Json]:
+    tried = {} if search is None else search.tried
+    return {
+        "strength": best,
+        "at_grid_edge": search is not None and search.at_edge,
+        "grid_extended": [] if search is None else search.edges,
+        "held_out_rows": 0 if search is None else search.n_held,
+        "folds": 0 if search is None else len(search.folds),
+        f"held_out_{options.criterion}": [[c, tried[c]] for c in sorted(tried)],
+        "standardise": options.standardise,
+        "class_weight": options.class_weight,
+        "classes_in_train": len(path.classes),
+        "solver": {
+            "objective": float(path.objective[0]),
+            "grad_norm": float(path.grad_norm[0]),
+            "iterations": int(path.iterations[0]),
+            "passes": int(path.passes[0]),
+            "converged": bool(path.converged[0]),
+        },
+    }
 
 
-def _peak(tried: dict[float, float]) -> float:
-    """Return the strength of the best accuracy, the smaller one on a tie."""
-    return max(tried, key=lambda strength: (tried[strength], -strength))
-
-
-def _fit(
-    rows: Features,
-    labels: NDArray[np.int64],
-    strengths: Sequence[float],
-    options: LinearOptions,
-    device: str,
-) -> LogisticPath:
-    return fit_path(
-        rows, labels, strengths, tol=options.tol, max_iter=options.max_iter, device=device
+def _with_held(head: LinearHead, search: StrengthSearch | None) -> LinearFit:
+    logits, truth = [], []
+    for fold in [] if search is None else search.folds:
+        if fold.best is not None and fold.best[0].shape[1] == len(head.classes):
+            logits.append(fold.logits(*fold.best))
+            truth.append(fold.truth.astype(np.int64))
+    return LinearFit(
+        head=head,
+        held_logits=np.concatenate([np.empty((0, len(head.classes)), np.float32), *logits]),
+        held_labels=np.concatenate([np.empty(0, np.int64), *truth]),
     )

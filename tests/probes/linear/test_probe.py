@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler, normalize
 
-from featcache.errors import ShapeError
+from featcache.errors import OptionError, ShapeError
+from featcache.probes.linear.logistic import fit_path
 from featcache.probes.linear.options import LinearOptions
-from featcache.probes.linear.probe import fit_linear
-from featcache.probes.splits import stratified_split
+from featcache.probes.linear.probe import fit_and_hold_out, fit_linear
+from featcache.probes.splits import stratified_folds, stratified_split
 
 
 def rng():
@@ -110,3 +114,95 @@ def test_a_search_that_does_not_fall_tries_the_whole_grid(make_clusters):
     options = LinearOptions(tol=1e-4, stop_standard_errors=2.0)
     found = fit_linear(x, y, options, np.random.default_rng(0))
     assert len(found.details["held_out_top1"]) == len(options.strengths)
+
+
+def held_out_nll(x, y, rest, held, strength):
+    model = LogisticRegression(C=strength, tol=1e-8, max_iter=20000)
+    model.fit(x[rest].astype(np.float64), y[rest])
+    return -log_loss(y[held], model.predict_proba(x[held].astype(np.float64)))
+
+
+def test_folds_pool_every_row_once(make_clusters):
+    x, y = make_clusters(120, 8, 3, spread=0.6)
+    options = LinearOptions(
+        strengths=(1e-3, 1e-2, 0.1), folds=4, criterion="nll", standardise="none"
+    )
+    fit = fit_and_hold_out(x, y, options, rng())
+    cuts = stratified_folds(y, 4, rng())
+    for strength, score in fit.head.details["held_out_nll"]:
+        parts = [held_out_nll(x, y, rest, held, strength) * len(held) for rest, held in cuts]
+        assert score == pytest.approx(sum(parts) / 120, abs=1e-5)
+    assert fit.head.details["held_out_rows"] == len(fit.held_labels) == 120
+    assert (fit.held_logits.argmax(axis=1) == fit.held_labels).mean() > 0.5
+
+
+def test_a_validation_split_chooses_and_is_then_fitted_too(make_clusters):
+    x, y = make_clusters(90, 8, 3, spread=0.4)
+    other, truth = make_clusters(60, 8, 3, spread=0.4, seed=1)
+    options = LinearOptions(strengths=(1e-3, 1e-2, 0.1), criterion="nll", standardise="none")
+    fit = fit_and_hold_out(x, y, options, rng(), validation=(other, truth))
+    assert fit.head.details["held_out_rows"] == 60
+    assert fit.head.details["rows_fitted"] == 150
+    both, labels = np.concatenate([x, other]), np.concatenate([y, truth])
+    every = np.arange(150)
+    for strength, score in fit.head.details["held_out_nll"]:
+        expected = held_out_nll(both, labels, every[:90], every[90:], strength)
+        assert score == pytest.approx(expected, abs=1e-5)
+    expected = fit_path(both, labels, [fit.head.details["strength"]]).weights[0]
+    np.testing.assert_allclose(fit.head.weights, expected, atol=1e-4)
+    only = fit_and_hold_out(
+        x, y, replace(options, refit="train"), rng(), validation=(other, truth)
+    ).head
+    assert only.details["rows_fitted"] == 90
+
+
+def test_an_optimum_at_the_edge_extends_the_grid_and_says_so(make_clusters):
+    x, y = make_clusters(300, 20, 4, spread=0.15)
+    narrow = LinearOptions(strengths=(10.0, 100.0), criterion="nll", extend_decades=6)
+    found = fit_linear(x, y, narrow, rng()).details
+    assert found["grid_extended"] == ["strong"]
+    assert found["strength"] < 10
+    assert found["at_grid_edge"] is False
+    tried = [c for c, _ in found["held_out_nll"]]
+    np.testing.assert_allclose(np.diff(np.log10(tried)), 1, atol=1e-9)
+    stuck = fit_linear(x, y, replace(narrow, extend_decades=1), rng()).details
+    assert stuck["at_grid_edge"] is True
+    assert min(c for c, _ in stuck["held_out_nll"]) == pytest.approx(1.0)
+
+
+def test_balanced_weights_lift_the_rare_class(make_clusters):
+    x, y = make_clusters(400, 6, 2, spread=0.2)
+    kept = np.concatenate([np.flatnonzero(y == 0), np.flatnonzero(y == 1)[:20]])
+    options = LinearOptions(strengths=(0.1,), class_weight="balanced", standardise="none")
+    head = fit_linear(x[kept], y[kept], options, rng())
+    model = LogisticRegression(C=0.2, class_weight="balanced", tol=1e-9, max_iter=20000)
+    model.fit(x[kept].astype(np.float64), y[kept])
+    np.testing.assert_allclose(
+        head.probabilities(x, 2), model.predict_proba(x.astype(np.float64)), atol=1e-4
+    )
+    plain = fit_linear(x[kept], y[kept], replace(options, class_weight="none"), rng())
+    assert head.probabilities(x, 2)[:, 1].mean() > 2 * plain.probabilities(x, 2)[:, 1].mean()
+
+
+def test_centring_changes_nothing(make_clusters):
+    x, y = make_clusters(100, 6, 3)
+    fits = [
+        fit_linear(x, y, LinearOptions(strengths=(0.1,), standardise=kind), rng())
+        for kind in ("none", "centre")
+    ]
+    np.testing.assert_allclose(fits[0].weights, fits[1].weights, atol=1e-5)
+    np.testing.assert_allclose(fits[0].bias, fits[1].bias, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"folds": 1}, "`folds` must be 0, or 2 and more"),
+        ({"criterion": "auc"}, "`criterion` must be one of top1"),
+        ({"classes": ("a", "a")}, "distinct names"),
+        ({"class_weight": "yes"}, "must be one of none, balanced"),
+    ],
+)
+def test_options_that_contradict_themselves_are_refused(values, message):
+    with pytest.raises(OptionError, match=message):
+        LinearOptions(**values)
