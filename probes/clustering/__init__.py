@@ -1,0 +1,1 @@
+"""Clustering: find the classes without their labels."""
