@@ -1,0 +1,1 @@
+"""Classifiers with a closed form: ridge regression, discriminant analysis, class means."""
