@@ -3,14 +3,21 @@
 The classifier is kept exactly when a tap reads it: as `projection` in a CLIP tower, as `logits`
 where trained class weights were loaded. Otherwise it is removed, so that neither a random head
 nor its digest can end up in a feature set.
+
+Taps, all of one forward pass: `pooled` is what the classifier sees, `cls` the class token after the
+final norm, `preprojection` and `projection` the two sides of a CLIP tower's head, `logits` its
+classes. Networks of blocks with a class token add `cls4`, the class tokens of the last four blocks,
+each after the final norm, oldest first; `mean_patch`, the mean of the patch tokens after the final
+norm; and `cls4_mean`, both, as DINOv2's linear evaluation reads them.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -37,6 +44,8 @@ from featcache.spec import BackboneIdentity
 
 RANDOM_SEED = 0
 """Seed of `random:` networks; a new value would need a new scheme name."""
+
+_N_BLOCKS = 4  # whose class tokens `cls4` has: dinov2 eval/linear.py
 
 
 def open_backbone(request: Request) -> TorchBackbone:
@@ -109,6 +118,9 @@ def _assemble(
         taps |= {"preprojection": _pooled, "projection": _head}
     elif head == "logits":
         taps["logits"] = _head
+    has_blocks = _has_class_token(module) and _has_token_blocks(module)
+    if has_blocks:
+        taps = {**{name: _of_final(tap) for name, tap in taps.items()}, **_BLOCK_TAPS}
     return TorchBackbone(
         module,
         identity=BackboneIdentity(
@@ -118,7 +130,7 @@ def _assemble(
             options=options,
         ),
         transform=transform,
-        trunk=_trunk,
+        trunk=_block_trunk if has_blocks else _trunk,
         taps=taps,
         default_tap=str(request.facts.get("default_tap", "pooled")),
         compute=request.compute,
@@ -152,6 +164,70 @@ def _has_class_token(module: Any) -> bool:  # noqa: ANN401
     norm = getattr(module, "norm", None)
     has_token = isinstance(getattr(module, "cls_token", None), torch.Tensor)
     return has_token and norm is not None and not isinstance(norm, nn.Identity)
+
+
+class _Tokens(NamedTuple):
+    """What a forward pass of a network of blocks leaves for its taps."""
+
+    final: torch.Tensor
+    """Shape (B, tokens, D), after the final norm."""
+    class_tokens: list[torch.Tensor]
+    """Of the last blocks, oldest first, each of shape (B, D) and before the norm."""
+
+
+def _block_trunk(module: Any, images: torch.Tensor) -> _Tokens:  # noqa: ANN401
+    """Run the network as it is, and keep the class tokens that pass by."""
+    kept: list[torch.Tensor] = []
+
+    def keep(_block: nn.Module, _inputs: object, output: Any) -> None:  # noqa: ANN401
+        tokens = output[-1] if isinstance(output, tuple) else output  # TNT: (pixels, patches)
+        kept.append(tokens[:, 0].clone())  # a view would hold all tokens of the block
+
+    handles = [block.register_forward_hook(keep) for block in module.blocks[-_N_BLOCKS:]]
+    try:
+        return _Tokens(_trunk(module, images), kept)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _of_final(tap: Tap) -> Tap:
+    """Return a tap of the final features as one of `_Tokens`."""
+    return lambda module, tokens: tap(module, tokens.final)
+
+
+def _last_class_tokens(module: Any, tokens: _Tokens) -> torch.Tensor:  # noqa: ANN401
+    normed: torch.Tensor = module.norm(torch.stack(tokens.class_tokens, dim=1))  # (B, 4, D)
+    return normed.float().flatten(1)
+
+
+def _mean_patch(module: Any, tokens: _Tokens) -> torch.Tensor:  # noqa: ANN401
+    patches = tokens.final[:, int(module.num_prefix_tokens) :]
+    return patches.float().mean(dim=1)
+
+
+def _last_class_tokens_and_mean(module: Any, tokens: _Tokens) -> torch.Tensor:  # noqa: ANN401
+    return torch.cat([_last_class_tokens(module, tokens), _mean_patch(module, tokens)], dim=1)
+
+
+_BLOCK_TAPS: Mapping[str, Tap] = {
+    "cls4": _last_class_tokens,
+    "mean_patch": _mean_patch,
+    "cls4_mean": _last_class_tokens_and_mean,
+}
+
+
+def _has_token_blocks(module: Any) -> bool:  # noqa: ANN401
+    """Tell whether the last blocks all pass the class token on, before the patches' tokens.
+
+    timm's `forward_intermediates` can return prefix tokens exactly where they do: in CaiT and XCiT
+    the class token joins after the blocks.
+    """
+    forward = getattr(module, "forward_intermediates", None)
+    has_prefix = getattr(module, "num_prefix_tokens", 0) >= 1
+    if forward is None or not has_prefix or len(getattr(module, "blocks", ())) < _N_BLOCKS:
+        return False
+    return "return_prefix_tokens" in inspect.signature(forward).parameters
 
 
 def _head_tap(name: str, config: Mapping[str, Any], module: Any) -> str | None:  # noqa: ANN401

@@ -13,10 +13,13 @@ CLIP = "random:vit_xsmall_patch16_clip_224.tinyclip_yfcc15m"
 DIMS = {
     "efficientnet_lite0": {"pooled": 1280, "logits": 1000},
     "pixels": {"pooled": 768},
-    "random:test_vit": {"pooled": 64, "cls": 64},
+    "random:test_vit": {"pooled": 64, "cls": 64, "cls4": 256, "mean_patch": 64, "cls4_mean": 320},
     "random:test_resnet": {"pooled": 96},
     "random:test_convnext": {"pooled": 64},
-    CLIP: {"pooled": 256, "cls": 256, "preprojection": 256, "projection": 512},
+    CLIP: {
+        **{"pooled": 256, "cls": 256, "preprojection": 256, "projection": 512},
+        **{"cls4": 1024, "mean_patch": 256, "cls4_mean": 1280},
+    },
 }
 EVERY = pytest.mark.parametrize("name", list(DIMS))
 _LOADED: dict[str, Backbone] = {}

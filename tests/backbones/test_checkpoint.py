@@ -45,7 +45,7 @@ def test_safetensors_and_torch_files_give_the_same_backbone(tmp_path, trained):
     digests, names = set(), ("a.safetensors", "a.pth", "a.bin")
     for name in names:
         backbone = open_with(saved(tmp_path / name, trained))
-        assert set(backbone.taps) == {"pooled", "cls", "logits"}
+        assert {"pooled", "cls", "logits"} <= set(backbone.taps)
         assert backbone.taps["logits"] == (10,)
         digests.add(backbone.identity.weights)
     assert len(digests) == 1
@@ -60,7 +60,7 @@ def test_the_weights_that_are_loaded_are_those_of_the_file(tmp_path, trained):
 
 def test_a_file_without_classifier_gives_no_logits(tmp_path, backbone_only):
     backbone = open_with(saved(tmp_path / "a.pth", backbone_only))
-    assert set(backbone.taps) == {"pooled", "cls"}
+    assert "logits" not in backbone.taps
     assert backbone.identity.options["dropped"] == []
 
 

@@ -1,0 +1,1 @@
+"""Linear heads trained by gradient descent on cached features, as published recipes do."""
