@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from featcache.cli import (
+    analyze,
     cache,
     derive,
     extract,
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command("quickstart")(quickstart.quickstart)
 app.command("extract")(extract.extract)
 app.command("probe")(probe.probe)
+app.command("analyze")(analyze.analyze)
 app.command("report")(report.report)
 app.command("ls")(ls.ls)
 cache.app.command("repair")(repair.repair)

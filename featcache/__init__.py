@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from featcache.errors import FeatcacheError as FeatcacheError
     from featcache.spec import ExtractionSpec as ExtractionSpec
     from featcache.store.feature_set import FeatureSet as FeatureSet
+    from featcache.verbs.analyze import analyze as analyze
     from featcache.verbs.derive import derive as derive
     from featcache.verbs.derive import store_view as store_view
     from featcache.verbs.extract import BackboneRequest as BackboneRequest
@@ -33,6 +34,7 @@ _TARGETS = {
     "ExtractionSpec": "featcache.spec:ExtractionSpec",
     "FeatcacheError": "featcache.errors:FeatcacheError",
     "FeatureSet": "featcache.store.feature_set:FeatureSet",
+    "analyze": "featcache.verbs.analyze:analyze",
     "derive": "featcache.verbs.derive:derive",
     "extract": "featcache.verbs.extract:extract",
     "open": "featcache.verbs.lookup:open_features",
@@ -47,6 +49,7 @@ __all__ = [
     "ExtractionSpec",
     "FeatcacheError",
     "FeatureSet",
+    "analyze",
     "derive",
     "extract",
     "open",

@@ -74,6 +74,7 @@ def test_the_public_names_are_pinned_and_load():
         "ExtractionSpec",
         "FeatcacheError",
         "FeatureSet",
+        "analyze",
         "derive",
         "extract",
         "open",

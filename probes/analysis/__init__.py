@@ -1,0 +1,1 @@
+"""Transferability scores, and what representations look like and have in common."""
