@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -75,6 +75,29 @@ def bootstrap_mean_interval(
     return float(low), float(high)
 
 
+def bootstrap_interval(
+    metric: Callable[[NDArray[np.intp]], float],
+    n: int,
+    rng: np.random.Generator,
+    *,
+    resamples: int = 200,  # Efron & Tibshirani 1993: enough to see a width, for slow metrics
+    confidence: float = _CONFIDENCE,
+) -> Interval:
+    """Return the percentile bootstrap interval of any metric of rows.
+
+    Args:
+        metric: From row indices, shape (n,), with repeats, to the metric.
+        n: Rows, at least 1.
+        rng: Draws the resamples.
+        resamples: Number of resampled metrics; NaN ones are left out.
+        confidence: Coverage, in (0, 1).
+    """
+    found = [metric(rng.integers(n, size=n)) for _ in range(resamples)]
+    tail = 50 * (1 - confidence)
+    low, high = np.nanpercentile(found, [tail, 100 - tail])
+    return float(low), float(high)
+
+
 def delong_interval(
     positives: NDArray[np.floating],
     negatives: Sequence[NDArray[np.floating]],
@@ -124,3 +147,100 @@ def _placements(scores: NDArray[np.floating], others: NDArray[np.floating]) -> N
 
 def _normal_quantile(confidence: float) -> float:
     return NormalDist().inv_cdf(0.5 + confidence / 2)
+
+
+def balanced_interval(
+    labels: NDArray[np.int64],
+    is_right: NDArray[np.bool_],
+    rng: np.random.Generator,
+    *,
+    resamples: int = 1000,  # as in `bootstrap_mean_interval`
+    confidence: float = _CONFIDENCE,
+) -> Interval:
+    """Return the bootstrap interval of the mean over classes of their accuracy.
+
+    Rows are drawn anew within each class, so a class keeps its size; that makes its number of
+    right rows binomial.
+
+    Args:
+        labels: Shape (n,), n >= 1.
+        is_right: Shape (n,).
+        rng: Draws the resamples.
+        resamples: Number of resampled means.
+        confidence: Coverage, in (0, 1).
+
+    Raises:
+        ShapeError: If there are no rows, or if the shapes differ.
+    """
+    if labels.shape != is_right.shape or labels.ndim != 1 or not len(labels):
+        raise ShapeError(
+            "`labels` and `is_right` must be two columns of one length, at least 1; got shapes "
+            f"{labels.shape} and {is_right.shape}. Pass the same labelled rows."
+        )
+    _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    rates = np.bincount(codes, is_right) / counts
+    means = (rng.binomial(counts, rates, size=(resamples, len(counts))) / counts).mean(axis=1)
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def mean_interval(values: NDArray[np.floating], *, confidence: float = _CONFIDENCE) -> Interval:
+    """Return Student's interval of the mean of a few independent values, such as draws of shots.
+
+    Args:
+        values: Shape (n,), n >= 2.
+        confidence: Coverage, in (0, 1).
+
+    Raises:
+        ShapeError: If there are fewer than two values: their spread is then unknown.
+
+    Source: Checked against scipy.stats.t.
+    """
+    if values.ndim != 1 or len(values) < 2:
+        raise ShapeError(
+            f"`values` must be one column with at least two rows; got shape {values.shape}. "
+            "Draw more often."
+        )
+    from scipy.stats import t
+
+    half = float(t.ppf(0.5 + confidence / 2, len(values) - 1))
+    half *= float(values.std(ddof=1)) / len(values) ** 0.5
+    centre = float(values.mean())
+    return centre - half, centre + half
+
+
+def hierarchical_interval(
+    values: NDArray[np.generic],
+    rng: np.random.Generator,
+    *,
+    resamples: int = 1000,  # as in `bootstrap_mean_interval`
+    confidence: float = _CONFIDENCE,
+) -> Interval:
+    """Return the bootstrap interval of a mean over draws and samples, both drawn anew.
+
+    With a single draw it says nothing of the spread between draws.
+
+    Args:
+        values: Shape (draws, n), one value per draw and sample, each at least 1.
+        rng: Draws the resamples.
+        resamples: Number of resampled means.
+        confidence: Coverage, in (0, 1).
+
+    Raises:
+        ShapeError: If there are no values.
+    """
+    if values.ndim != 2 or 0 in values.shape:
+        raise ShapeError(
+            f"`values` must be a matrix (draws, samples) with at least one of each; got shape "
+            f"{values.shape}. Measure some samples first."
+        )
+    wide = values.astype(np.float64)
+    n_draws, n = wide.shape
+    means = []
+    for _ in range(resamples):
+        counts = np.bincount(rng.integers(n, size=n), minlength=n)
+        means.append((wide @ counts)[rng.integers(n_draws, size=n_draws)].mean() / n)
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return float(low), float(high)

@@ -29,6 +29,28 @@ def mean_per_class(labels: NDArray[np.int64], predictions: NDArray[np.int64]) ->
     return float((np.bincount(codes, weights=labels == predictions) / counts).mean())
 
 
+def average_precisions(
+    truth: NDArray[np.bool_], scores: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Return the average precision of each column's ranking, shape (C,); NaN without a positive.
+
+    Σ (R_i - R_{i-1}) P_i over the distinct scores: rows of equal score are accepted together.
+
+    Args:
+        truth: Shape (M, C).
+        scores: Shape (M, C), larger means more likely.
+
+    Source: Checked against scikit-learn's `average_precision_score`.
+    """
+    found = np.full(truth.shape[1], np.nan)
+    for column in np.flatnonzero(truth.any(axis=0)):
+        _, places = np.unique(-scores[:, column], return_inverse=True)
+        positives = np.bincount(places, truth[:, column])
+        hits, taken = np.cumsum(positives), np.cumsum(np.bincount(places))
+        found[column] = (positives * (hits / taken)).sum() / hits[-1]
+    return found
+
+
 def _check_rows(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> None:
     if labels.shape != predictions.shape or labels.ndim != 1 or not len(labels):
         raise ShapeError(

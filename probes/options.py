@@ -44,7 +44,7 @@ def _convert(name: str, value: Json, default: object) -> object:
             return parse_options(type(default), value, prefix=f"{name}.")
     elif isinstance(default, tuple):
         if isinstance(value, Sequence) and not isinstance(value, str):
-            sample = default[0] if default else 1.0
+            sample = default[0] if default else next(iter(value), None)  # any one kind
             return tuple(_convert(name, item, sample) for item in value)
     elif isinstance(default, float) and not isinstance(value, bool):
         if isinstance(value, int | float):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 
 from featcache.digest import Json
 from featcache.errors import ShapeError
+from featcache.probes.options import check_choice
 
 if TYPE_CHECKING:
     from featcache.probes.tasks import TaskInputs
@@ -58,3 +61,27 @@ def present(table: Table | None) -> Table:
     if table is None:
         raise ShapeError("This task needs train rows; got none. Extract a train split.")
     return table
+
+
+def of_classes(inputs: TaskInputs, names: Sequence[str]) -> TaskInputs:
+    """Return the rows of the named classes alone; all rows where no name is given.
+
+    Raises:
+        OptionError: If there is no such class.
+    """
+    known = inputs.test.class_names
+    for name in names:
+        check_choice("classes", name, known)
+    if not names:
+        return inputs
+    wanted = [place for place, name in enumerate(known) if name in names]
+
+    def part(table: Table) -> Table:
+        return table.take(np.flatnonzero(np.isin(table.labels, wanted)))
+
+    return replace(
+        inputs,
+        test=part(inputs.test),
+        train=None if inputs.train is None else part(inputs.train),
+        validation=None if inputs.validation is None else part(inputs.validation),
+    )

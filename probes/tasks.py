@@ -28,6 +28,10 @@ class TaskFacts:
     needs_ood: bool = False
     needs_direction: bool = False
     """Whether rows are compared by cosine, which a zero row does not have."""
+    needs_head: str = ""
+    """Kind of classifier it starts from: 'native', 'probe', 'text' or 'any'; '' for none."""
+    takes_head: bool = False
+    """Whether it uses a classifier if one is given; one that needs a head takes one anyway."""
 
 
 TASKS: Mapping[str, TaskFacts] = {
@@ -40,6 +44,14 @@ TASKS: Mapping[str, TaskFacts] = {
             default_protocol="linear@1",
             options="featcache.probes.linear.options:LinearOptions",
             runner="featcache.probes.linear.task:run_linear",
+        ),
+        TaskFacts(
+            name="multilabel",
+            description="Rank test images for each of several classes an image may have.",
+            primary="mean_average_precision",
+            default_protocol="multilabel@1",
+            options="featcache.probes.linear.options:MultilabelOptions",
+            runner="featcache.probes.linear.task:run_multilabel",
         ),
         TaskFacts(
             name="gradient",
@@ -83,6 +95,45 @@ TASKS: Mapping[str, TaskFacts] = {
             needs_direction=True,
         ),
         TaskFacts(
+            name="fewshot",
+            description="Classify test images from a few train images per class, drawn repeatedly.",
+            primary="top1",
+            default_protocol="fewshot@1",
+            options="featcache.probes.fewshot.options:FewshotOptions",
+            runner="featcache.probes.fewshot.task:run_fewshot",
+        ),
+        TaskFacts(
+            name="zeroshot",
+            description="Classify test images by the names of the classes alone.",
+            primary="top1",
+            default_protocol="zeroshot@1",
+            options="featcache.probes.fewshot.options:ZeroshotOptions",
+            runner="featcache.probes.fewshot.text_task:run_zeroshot",
+            needs_direction=True,
+            needs_train=False,
+            needs_head="text",
+        ),
+        TaskFacts(
+            name="tipadapter",
+            description="Classify test images by class names and a vote of a few train images.",
+            primary="top1",
+            default_protocol="tipadapter@1",
+            options="featcache.probes.fewshot.options:TipAdapterOptions",
+            runner="featcache.probes.fewshot.text_task:run_tipadapter",
+            needs_direction=True,
+            needs_head="text",
+        ),
+        TaskFacts(
+            name="lpplusplus",
+            description="Classify test images by a few-shot linear probe blended with class names.",
+            primary="top1",
+            default_protocol="lpplusplus@1",
+            options="featcache.probes.fewshot.options:LpPlusPlusOptions",
+            runner="featcache.probes.fewshot.text_task:run_lpplusplus",
+            needs_direction=True,
+            needs_head="text",
+        ),
+        TaskFacts(
             name="retrieval",
             description="Rank the other test images by similarity; same class is relevant.",
             primary="mean_average_precision",
@@ -120,6 +171,17 @@ TASKS: Mapping[str, TaskFacts] = {
             runner="featcache.probes.ood.task:run_ood",
             needs_direction=True,
             needs_ood=True,
+            takes_head=True,
+        ),
+        TaskFacts(
+            name="head",
+            description="Classify test images by a classifier that was there before.",
+            primary="top1",
+            default_protocol="head@1",
+            options="featcache.probes.heads.options:HeadOptions",
+            runner="featcache.probes.heads.task:run_head",
+            needs_train=False,
+            needs_head="any",
         ),
     )
 }
@@ -132,6 +194,8 @@ class TaskInputs:
     test: Table
     """Queries; for `ood` the in-distribution test rows."""
     train: Table | None = None
+    validation: Table | None = None
+    """Rows to choose hyper-parameters on, where a dataset has a split for that."""
     ood: Mapping[str, Table] = field(default_factory=dict)
     """For `ood` the other datasets, by name."""
     head: StoredHead | None = None

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.digest import Json
+from featcache.probes.classification import Distribution, classification, decisions
 from featcache.probes.closed_form.centroid import fit_centroids
 from featcache.probes.closed_form.discriminant import fit_lda
 from featcache.probes.closed_form.options import CentroidOptions, LdaOptions, RidgeOptions
 from featcache.probes.closed_form.ridge_probe import fit_ridge
-from featcache.probes.metrics import mean_per_class, top1
 from featcache.probes.tables import labelled_pair
 from featcache.result_store import Outcome
-from featcache.statistics import wilson_interval
 
 if TYPE_CHECKING:
     from featcache.probes.protocol import Protocol
@@ -36,8 +35,7 @@ def run_ridge(protocol: Protocol, inputs: TaskInputs) -> Outcome:
     train, test, details = labelled_pair(inputs)
     head = fit_ridge(train.features, train.labels, options, device=inputs.device)
     scores = head.logits(test.features)
-    column = {"score": scores.max(axis=1)}
-    return _outcome(test, head.classes, scores, column, {**details, **head.details})
+    return _decided(test, head.classes, scores, {**details, **head.details}, inputs.seed)
 
 
 def run_lda(protocol: Protocol, inputs: TaskInputs) -> Outcome:
@@ -58,10 +56,8 @@ def run_lda(protocol: Protocol, inputs: TaskInputs) -> Outcome:
         priors=options.priors,
         device=inputs.device,
     )
-    logits = head.logits(test.features)
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    column = {"confidence": 1 / shares.sum(axis=1)}  # the largest share is exp(0) of them
-    return _outcome(test, head.classes, logits, column, {**details, **head.details})
+    found = Distribution.of_logits(head.classes, head.logits(test.features))
+    return classification(test, found, details={**details, **head.details}, seed=inputs.seed)
 
 
 def run_centroid(protocol: Protocol, inputs: TaskInputs) -> Outcome:
@@ -79,32 +75,21 @@ def run_centroid(protocol: Protocol, inputs: TaskInputs) -> Outcome:
     )
     details["classes_in_train"] = len(fitted.classes)
     scores = fitted.scores(test.features)
-    return _outcome(test, fitted.classes, scores, {"score": scores.max(axis=1)}, details)
+    return _decided(test, fitted.classes, scores, details, inputs.seed)
 
 
-def _outcome(
+def _decided(
     test: Table,
     classes: NDArray[np.int64],
     scores: NDArray[np.float64],
-    column: Mapping[str, NDArray[np.float64]],
     details: Mapping[str, Json],
+    seed: int,
 ) -> Outcome:
     """Predict the class of the largest score, the smaller index on a tie."""
-    predictions = classes[scores.argmax(axis=1)]
-    right = int((predictions == test.labels).sum())
-    return Outcome(
-        metrics={
-            "top1": top1(test.labels, predictions),
-            "mean_per_class": mean_per_class(test.labels, predictions),
-        },
-        primary="top1",
-        n=len(test),
-        predictions={
-            "id": test.ids,
-            "label": test.labels,
-            "prediction": predictions,
-            **{name: values.astype(np.float32) for name, values in column.items()},
-        },
-        intervals={"top1": wilson_interval(right, len(test))},
+    return decisions(
+        test,
+        classes[scores.argmax(axis=1)],
+        scores.max(axis=1).astype(np.float32),
         details=details,
+        seed=seed,
     )

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.probes.classification import Distribution, classification
 from featcache.probes.gradient.options import GradientOptions
 from featcache.probes.gradient.probe import fit_gradient
-from featcache.probes.metrics import mean_per_class, top1
 from featcache.probes.tables import labelled_pair, present
 from featcache.result_store import Outcome
-from featcache.statistics import wilson_interval
 
 if TYPE_CHECKING:
     from featcache.probes.protocol import Protocol
@@ -40,25 +39,8 @@ def run_gradient(protocol: Protocol, inputs: TaskInputs) -> Outcome:
         test=(test.features, test.labels) if options.selection == "test" else None,
         device=inputs.device,
     )
-    shares = head.probabilities(test.features, len(test.class_names))
-    predictions = shares.argmax(axis=1)
-    right = int((predictions == test.labels).sum())
-    return Outcome(
-        metrics={
-            "top1": top1(test.labels, predictions),
-            "mean_per_class": mean_per_class(test.labels, predictions),
-        },
-        primary="top1",
-        n=len(test),
-        predictions={
-            "id": test.ids,
-            "label": test.labels,
-            "prediction": predictions,
-            "confidence": shares.max(axis=1),
-        },
-        intervals={"top1": wilson_interval(right, len(test))},
-        details={**details, **head.details},
-    )
+    found = Distribution.of_logits(head.classes, head.logits(test.features))
+    return classification(test, found, details={**details, **head.details}, seed=inputs.seed)
 
 
 def _numbered(table: Table) -> Table:

@@ -72,3 +72,38 @@ class LinearOptions:
             raise OptionError(f"`folds` must be 0, or 2 and more; got {self.folds!r}. Choose 5.")
         if len(set(self.classes)) != len(self.classes):
             raise OptionError(f"`classes` must be distinct names; got {list(self.classes)!r}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MultilabelOptions:
+    """Options of the linear probe on rows of several classes."""
+
+    separator: str = "|"
+    """A class name is a list of names between separators; a row belongs to each."""
+    strengths: tuple[float, ...] = tuple(10.0**power for power in range(-5, 4))
+    """Values of C, increasing, the same for all classes."""
+    extend_decades: float = 2.0
+    """How far the grid may grow while its best strength lies at an edge."""
+    held_out: float = 0.2
+    """Share of each combination of classes on which the strength is chosen, by mean average
+    precision."""
+    standardise: Standardise = "zscore"
+    tol: float = 1e-6
+    max_iter: int = 1000
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if not self.separator:
+            raise OptionError("`separator` must not be empty; got ''. Use '|'.")
+        self.as_linear()
+
+    def as_linear(self) -> LinearOptions:
+        """Return what the search for a strength needs."""
+        return LinearOptions(
+            strengths=self.strengths,
+            extend_decades=self.extend_decades,
+            held_out=self.held_out,
+            standardise=self.standardise,
+            tol=self.tol,
+            max_iter=self.max_iter,
+        )

@@ -84,7 +84,7 @@ class PathSolver:
         """
         import torch
 
-        self._torch, self._loss, self._classes = torch, loss, classes
+        self._torch, self._loss, self.classes = torch, loss, classes
         self._tol, self._max_iter = tol, max_iter
         self._basis: NDArray[np.float64] | None = None
         self._basis_mean = np.zeros(features.shape[1])
@@ -117,7 +117,7 @@ class PathSolver:
         count, width = len(strengths), self._loss.n_columns
         return LogisticPath(
             strengths=tuple(float(c) for c in strengths),
-            classes=self._classes,
+            classes=self.classes,
             weights=np.empty((count, len(self._basis_mean), width)),
             biases=np.empty((count, width)),
             objective=np.empty(count),

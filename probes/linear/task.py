@@ -1,4 +1,4 @@
-"""The task `linear`: from feature tables to an Outcome."""
+"""The tasks `linear` and `multilabel`: from feature tables to an Outcome."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from featcache.probes.linear.options import LinearOptions
-from featcache.probes.linear.probe import fit_linear
-from featcache.probes.metrics import mean_per_class, top1
-from featcache.probes.tables import labelled_pair
+from featcache.probes.classification import Distribution, classification
+from featcache.probes.linear.multilabel import fit_multilabel, targets_of
+from featcache.probes.linear.options import LinearOptions, MultilabelOptions
+from featcache.probes.linear.probe import fit_and_hold_out
+from featcache.probes.metrics import average_precisions
+from featcache.probes.tables import labelled, labelled_pair, of_classes, present
 from featcache.result_store import Outcome
-from featcache.statistics import wilson_interval
+from featcache.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
     from featcache.probes.protocol import Protocol
@@ -23,27 +25,76 @@ def run_linear(protocol: Protocol, inputs: TaskInputs) -> Outcome:
 
     Raises:
         ShapeError: If a side has no labelled rows.
+        OptionError: If a class of the subset does not exist.
     """
     options = cast(LinearOptions, protocol.parsed_options())
+    inputs = of_classes(inputs, options.classes)
     train, test, details = labelled_pair(inputs)
+    validation = None
+    if inputs.validation is not None:
+        given = labelled(inputs.validation, "validation", by_id=True)
+        validation = given.features, given.labels
+    fit = fit_and_hold_out(
+        train.features,
+        train.labels,
+        options,
+        np.random.default_rng(inputs.seed),
+        validation=validation,
+        device=inputs.device,
+    )
+    logits = fit.head.logits(test.features)
+    return classification(
+        test,
+        Distribution.of_logits(fit.head.classes, logits),
+        details={**details, **fit.head.details},
+        seed=inputs.seed,
+        held_out=(fit.held_logits, fit.held_labels, logits),
+    )
+
+
+def run_multilabel(protocol: Protocol, inputs: TaskInputs) -> Outcome:
+    """Fit one classifier per class on rows of several classes, and score each class's ranking.
+
+    The primary metric is the mean over classes of the average precision. Classes without a test
+    row are left out, and counted.
+
+    Raises:
+        ShapeError: If a side has no labelled rows, or no class has test rows in it and outside.
+    """
+    options = cast(MultilabelOptions, protocol.parsed_options())
+    train = labelled(present(inputs.train), "train", by_id=True)
+    test = labelled(inputs.test, "test", by_id=False)
+    names, members = targets_of(train, options.separator)
     rng = np.random.default_rng(inputs.seed)
-    head = fit_linear(train.features, train.labels, options, rng, device=inputs.device)
-    shares = head.probabilities(test.features, len(test.class_names))
-    predictions = shares.argmax(axis=1)
-    right = int((predictions == test.labels).sum())
+    head = fit_multilabel(train.features, members, train.labels, options, rng, device=inputs.device)
+    _, truth = targets_of(test, options.separator, names)
+    scores = head.logits(test.features)
+    truth = truth[:, head.classes]
+    by_class = average_precisions(truth, scores)
+    kept = np.flatnonzero(truth.any(axis=0))
+    by_id = np.argsort(test.ids, kind="stable")
+
+    def mean_ap(rows: np.ndarray) -> float:
+        found = average_precisions(truth[by_id[rows]], scores[by_id[rows]])
+        return float(np.nanmean(found))
+
     return Outcome(
         metrics={
-            "top1": top1(test.labels, predictions),
-            "mean_per_class": mean_per_class(test.labels, predictions),
+            "mean_average_precision": float(by_class[kept].mean()),
+            **{f"average_precision.{names[head.classes[c]]}": float(by_class[c]) for c in kept},
         },
-        primary="top1",
+        primary="mean_average_precision",
         n=len(test),
         predictions={
             "id": test.ids,
-            "label": test.labels,
-            "prediction": predictions,
-            "confidence": shares.max(axis=1),
+            **{f"score.{names[head.classes[c]]}": scores[:, c] for c in kept},
+            **{f"truth.{names[head.classes[c]]}": truth[:, c] for c in kept},
         },
-        intervals={"top1": wilson_interval(right, len(test))},
-        details={**details, **head.details},
+        intervals={"mean_average_precision": bootstrap_interval(mean_ap, len(test), rng)},
+        details={
+            **head.details,
+            "classes": len(names),
+            "classes_without_train_rows_of_both_kinds": len(names) - len(head.classes),
+            "classes_without_test_rows": int(len(head.classes) - len(kept)),
+        },
     )

@@ -1,0 +1,1 @@
+"""How far probabilities can be trusted."""

@@ -1,0 +1,1 @@
+"""Few shots per class, and classifiers that start from class names."""

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+from sklearn.multiclass import OneVsRestClassifier
+
+from featcache.errors import OptionError, ShapeError
+from featcache.probes.catalog import default_protocol
+from featcache.probes.linear.multilabel import targets_of
+from featcache.probes.run import run_task
+from featcache.probes.tasks import TaskInputs
+
+NAMES = ("cat", "cat|dog", "dog", "bird | cat", "")
+
+
+def several(table):
+    return replace(table, class_names=NAMES)
+
+
+@pytest.fixture
+def inputs(make_table):
+    train = several(make_table(200, n_classes=5, seed=1, name="train"))
+    return TaskInputs(train=train, test=several(make_table(90, n_classes=5, seed=2, name="test")))
+
+
+def test_class_names_are_split_into_the_classes_of_each_row(inputs):
+    names, members = targets_of(inputs.train, "|")
+    assert names == ("bird", "cat", "dog")
+    expected = {0: [0, 1, 0], 1: [0, 1, 1], 2: [0, 0, 1], 3: [1, 1, 0], 4: [0, 0, 0]}
+    for label, row in zip(inputs.train.labels, members, strict=True):
+        assert row.tolist() == expected[label]
+
+
+def test_the_ranking_is_that_of_scikit_learn_one_against_the_rest(inputs):
+    protocol = default_protocol("multilabel")
+    options = {**protocol.options, "strengths": [0.1], "standardise": "none"}
+    outcome = run_task(replace(protocol, options=options), inputs)
+    names, members = targets_of(inputs.train, "|")
+    _, truth = targets_of(inputs.test, "|", names)
+    model = OneVsRestClassifier(LogisticRegression(C=0.1, tol=1e-8, max_iter=5000))
+    scores = model.fit(inputs.train.features, members).decision_function(inputs.test.features)
+    for place, name in enumerate(names):
+        expected = average_precision_score(truth[:, place], scores[:, place])
+        assert outcome.metrics[f"average_precision.{name}"] == pytest.approx(expected, abs=1e-9)
+        np.testing.assert_allclose(
+            outcome.predictions[f"score.{name}"], scores[:, place], atol=1e-3
+        )
+    single = [outcome.metrics[f"average_precision.{name}"] for name in names]
+    assert outcome.metrics["mean_average_precision"] == pytest.approx(np.mean(single))
+
+
+def test_the_strength_is_chosen_on_held_out_rows(inputs):
+    outcome = run_task(default_protocol("multilabel"), inputs)
+    tried = dict(outcome.details["held_out_map"])
+    assert outcome.details["strength"] == max(tried, key=lambda c: (tried[c], -c))
+    assert outcome.details["held_out_rows"] == 40
+
+
+def test_a_class_without_rows_of_both_kinds_is_left_out(inputs):
+    no_dog = inputs.train.take(~np.isin(inputs.train.labels, [1, 2]))
+    outcome = run_task(default_protocol("multilabel"), replace(inputs, train=no_dog))
+    assert "average_precision.dog" not in outcome.metrics
+    assert outcome.details["classes_without_train_rows_of_both_kinds"] == 1
+    alike = inputs.train.take(inputs.train.labels == 0)
+    with pytest.raises(ShapeError, match="rows in it and rows outside; got none"):
+        run_task(default_protocol("multilabel"), replace(inputs, train=alike))
+
+
+def test_an_empty_separator_is_refused(inputs):
+    protocol = default_protocol("multilabel")
+    with pytest.raises(OptionError, match="`separator` must not be empty"):
+        replace(protocol, options={**protocol.options, "separator": ""})
