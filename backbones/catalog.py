@@ -13,6 +13,7 @@ from featcache.registry import Entry, Registry
 
 _TARGETS = {
     "timm": "featcache.backbones.timm_source:open_backbone",
+    "open_clip": "featcache.backbones.open_clip_source:open_backbone",
     "package": "featcache.backbones.packaged:open_backbone",
     "pixels": "featcache.backbones.pixels:open_backbone",
 }

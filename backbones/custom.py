@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_TRANSFORM = TransformSpec(resize=256, crop=224, interpolation="bicubic")
 """The usual ImageNet evaluation: shorter side 256, centre 224, ImageNet mean and deviation."""
 
-SCHEMES = ("timm", "hf-hub", "random")
+SCHEMES = ("timm", "hf-hub", "open_clip", "random")
 
 
 def wrap(

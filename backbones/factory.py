@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +17,7 @@ from featcache.digest import Json, sha256_json
 from featcache.errors import FeatcacheError, UnknownNameError
 from featcache.spec import ComputeDtype
 
-__all__ = ["load_backbone", "request_identity", "wrap"]
+__all__ = ["backbone_request", "load_backbone", "request_identity", "wrap"]
 
 _LIBRARIES = ("featcache", "torch", "torchvision", "timm")
 _SURE = 0.9
@@ -35,8 +36,8 @@ def load_backbone(
 
     Args:
         name: A registry name (`featcache ls backbones`), `timm:ARCH.TAG`, `hf-hub:org/name`,
-            `random:ARCH`, `pixels`, or `package.module:factory` of your own; the working
-            directory is importable.
+            `open_clip:ARCH.TAG`, `random:ARCH`, `pixels`, or `package.module:factory` of your own;
+            the working directory is importable.
         checkpoint: A file of weights for the name's architecture, instead of its own.
         renamer: The rule that translates the checkpoint's keys.
         transform_overrides: Fields of `TransformSpec` that replace the native ones.
@@ -49,9 +50,19 @@ def load_backbone(
         OptionError: If an option is out of range or in conflict with the name.
         MissingDependencyError: If the package with its weights is not installed.
     """
-    request = _request(name, checkpoint, renamer, transform_overrides, compute)
+    request = backbone_request(
+        name,
+        checkpoint=checkpoint,
+        renamer=renamer,
+        transform_overrides=transform_overrides,
+        compute=compute,
+    )
     if name in BACKBONES:
         return BACKBONES.load(name)(request)
+    if request.is_open_clip:
+        from featcache.backbones.open_clip_source import open_backbone as open_tower
+
+        return open_tower(request)
     if name.partition(":")[0] in SCHEMES and ":" in name:
         from featcache.backbones.timm_source import open_backbone
 
@@ -82,13 +93,20 @@ def request_identity(
         OptionError: If a renamer is given without a checkpoint.
         SpecError: If `compute` is not a known precision.
     """
-    request = _request(name, checkpoint, renamer, transform_overrides, compute)
+    request = backbone_request(
+        name,
+        checkpoint=checkpoint,
+        renamer=renamer,
+        transform_overrides=transform_overrides,
+        compute=compute,
+    )
     files = _weight_files(request)
     if files is None:
         return None
     try:
         stats = [(str(path.resolve()), path.stat()) for path in files]
-        versions = {library: metadata.version(library) for library in _LIBRARIES}
+        libraries = (*_LIBRARIES, "open_clip_torch") if request.is_open_clip else _LIBRARIES
+        versions = {library: metadata.version(library) for library in libraries}
     except (OSError, metadata.PackageNotFoundError):
         return None
     return {
@@ -108,8 +126,10 @@ def _weight_files(request: Request) -> list[Path] | None:
     built_in = request.name not in BACKBONES or BACKBONES.get(request.name).target.startswith(
         "featcache.backbones."
     )
-    if not built_in or scheme not in ("timm", "random", "package", "pixels"):
+    if not built_in or scheme not in ("timm", "random", "open_clip", "package", "pixels"):
         return None
+    if request.is_open_clip:
+        return _open_clip_files(request)
     if request.checkpoint is not None:
         return [request.checkpoint]
     if scheme in ("random", "pixels"):
@@ -122,13 +142,31 @@ def _weight_files(request: Request) -> list[Path] | None:
     return None
 
 
-def _request(
+def _open_clip_files(request: Request) -> list[Path] | None:
+    """Return the file of the architecture, which users may add to, and that of the weights."""
+    found = importlib.util.find_spec("open_clip")
+    is_random = request.source.startswith("random:")
+    if found is None or found.origin is None or not (is_random or request.checkpoint):
+        return None
+    architecture = request.source.rpartition(":")[2].partition(".")[0]
+    config = Path(found.origin).with_name("model_configs") / f"{architecture}.json"
+    return [config, *([request.checkpoint] if request.checkpoint else [])]
+
+
+def backbone_request(
     name: str,
-    checkpoint: Path | None,
-    renamer: str | None,
-    transform_overrides: Mapping[str, Json] | None,
-    compute: ComputeDtype,
+    *,
+    checkpoint: Path | None = None,
+    renamer: str | None = None,
+    transform_overrides: Mapping[str, Json] | None = None,
+    compute: ComputeDtype = "fp32",
 ) -> Request:
+    """Return what a name and options ask for, with the registry's facts; nothing is loaded.
+
+    Raises:
+        OptionError: If a renamer is given without a checkpoint.
+        SpecError: If `compute` is not a known precision.
+    """
     return Request(
         name=name,
         facts=BACKBONES.get(name).facts if name in BACKBONES else {},

@@ -41,6 +41,11 @@ class Request:
         """`scheme:name` of the weights: the registry row's, or the name itself."""
         return str(self.facts.get("source", self.name))
 
+    @property
+    def is_open_clip(self) -> bool:
+        """Whether the source is one of open_clip's: `open_clip:…` or `random:open_clip:…`."""
+        return self.source.startswith(("open_clip:", "random:open_clip:"))
+
     def refuse_checkpoint(self, reason: str) -> None:
         """Raise if a checkpoint was given although this backbone cannot take one.
 

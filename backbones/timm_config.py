@@ -116,8 +116,12 @@ def is_clip(name: str, config: Mapping[str, Any]) -> bool:
 
 
 @contextmanager
-def hub_errors(name: str) -> Iterator[None]:
+def hub_errors(name: str, architecture: str = "timm:ARCH") -> Iterator[None]:
     """Turn whatever timm and the hub raise into one message with a way out.
+
+    Args:
+        name: What was asked for.
+        architecture: What to give a file of weights to.
 
     Raises:
         BackboneError: For every exception of the block.
@@ -131,7 +135,7 @@ def hub_errors(name: str) -> Iterator[None]:
         raise BackboneError(
             f"The weights of {name!r} must be downloaded once from the hub (or be in its local "
             f"cache); got {type(error).__name__}: {reason[:200]}. Check the network, or give "
-            "a file: --backbone timm:ARCH --checkpoint FILE"
+            f"a file: --backbone {architecture} --checkpoint FILE"
         ) from error
 
 

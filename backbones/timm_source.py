@@ -94,7 +94,7 @@ def build_from_file(request: Request, name: str, path: Path, renamer: str) -> To
     checkpoint = read_checkpoint(path, renamer, module)
     classifiers = classifier_names(config.get("classifier"))
     weight = checkpoint.tensors.get(f"{classifiers[0]}.weight") if classifiers else None
-    with _own_random_state():
+    with own_random_state():
         if weight is None:
             module.reset_classifier(0)
         elif len(weight) != module.num_classes:
@@ -253,7 +253,7 @@ def _random(name: str, arguments: Mapping[str, Json], *, keep_head: bool) -> Any
 
 
 def _create(name: str, arguments: Mapping[str, Json], *, pretrained: bool = False) -> Any:  # noqa: ANN401
-    with _own_random_state():
+    with own_random_state():
         try:
             return timm.create_model(name, pretrained=pretrained, **arguments)
         except (TypeError, AssertionError) as error:
@@ -266,7 +266,7 @@ def _create(name: str, arguments: Mapping[str, Json], *, pretrained: bool = Fals
 
 
 @contextmanager
-def _own_random_state() -> Iterator[None]:
+def own_random_state() -> Iterator[None]:
     """Seed torch for initialisation and put the global state back, CUDA's untouched."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(RANDOM_SEED)

@@ -12,6 +12,7 @@ from featcache.cli import (
     derive,
     extract,
     gc,
+    head,
     ls,
     move,
     probe,
@@ -46,6 +47,7 @@ cache.app.command("keygen")(share.keygen)
 cache.app.command("export")(move.export)
 cache.app.command("import")(move.import_)
 cache.app.command("merge")(move.merge)
+app.add_typer(head.app, name="head")
 app.add_typer(cache.app, name="cache")
 
 

@@ -24,14 +24,15 @@ Listing = tuple[list[str], list[dict[str, Any]]]
 @handled
 def ls(
     what: Annotated[
-        str, typer.Argument(help="backbones, datasets, tasks, protocols, features or results.")
+        str,
+        typer.Argument(help="backbones, datasets, tasks, protocols, features, heads or results."),
     ],
     pattern: Annotated[str, typer.Argument(help="Shell pattern of the names.")] = "*",
     cache: CacheOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """List backbones, datasets, tasks, protocols, cached features or results.
+    """List backbones, datasets, tasks, protocols, cached features, heads or results.
 
     Example: featcache ls backbones 'dino*'
     """
@@ -116,6 +117,31 @@ def _features(pattern: str, cache: Any) -> Listing:  # noqa: ANN401
     return columns, rows
 
 
+def _heads(pattern: str, cache: Any) -> Listing:  # noqa: ANN401
+    from fnmatch import fnmatch
+
+    from featcache.head_store import HeadStore
+    from featcache.store.cache import Cache
+
+    rows = [
+        {
+            "key": one.key[:12],
+            "kind": one.kind,
+            "backbone": one.backbone.name,
+            "tap": one.tap,
+            "dimensions": one.dim,
+            "classes": len(one.class_names),
+            "of": one.origin.get("dataset") or one.origin.get("classes") or "",
+            "protocol": one.origin.get("protocol") or "",
+            "path": str(one.path),
+        }
+        for one in HeadStore(Cache(cache).root).entries()
+        if fnmatch(f"{one.kind}/{one.backbone.name}/{one.tap}", f"*{pattern}*")
+    ]
+    columns = ["key", "kind", "backbone", "tap", "dimensions", "classes", "of", "protocol"]
+    return columns, rows
+
+
 def _results(pattern: str, cache: Any) -> Listing:  # noqa: ANN401
     from featcache.verbs.lookup import results
 
@@ -141,5 +167,6 @@ _LISTINGS: dict[str, Callable[[str, Any], Listing]] = {
     "tasks": _tasks,
     "protocols": _protocols,
     "features": _features,
+    "heads": _heads,
     "results": _results,
 }

@@ -32,6 +32,9 @@ def probe(
     ood_dataset: Annotated[
         list[str] | None, typer.Option(help="Dataset to tell apart (ood); repeatable.")
     ] = None,
+    head: Annotated[
+        str | None, typer.Option(help="Stored classifier: key, native, probe or text.")
+    ] = None,
     tap: Annotated[str | None, typer.Option(help="Tap to read, if several are cached.")] = None,
     key: Annotated[
         str | None, typer.Option(help="Key prefix of a set, if several setups are cached.")
@@ -67,6 +70,7 @@ def probe(
         task=task,
         protocol=protocol,
         ood_datasets=ood_dataset or (),
+        head=head,
         tap=tap,
         key=key,
         train_split=train_split,

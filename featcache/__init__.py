@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from featcache.verbs.derive import store_view as store_view
     from featcache.verbs.extract import BackboneRequest as BackboneRequest
     from featcache.verbs.extract import extract as extract
+    from featcache.verbs.heads import native_head as native_head
+    from featcache.verbs.heads import text_head as text_head
     from featcache.verbs.lookup import open_features as open
     from featcache.verbs.lookup import results as results
     from featcache.verbs.probe import probe as probe
@@ -37,10 +39,12 @@ _TARGETS = {
     "analyze": "featcache.verbs.analyze:analyze",
     "derive": "featcache.verbs.derive:derive",
     "extract": "featcache.verbs.extract:extract",
+    "native_head": "featcache.verbs.heads:native_head",
     "open": "featcache.verbs.lookup:open_features",
     "probe": "featcache.verbs.probe:probe",
     "results": "featcache.verbs.lookup:results",
     "store_view": "featcache.verbs.derive:store_view",
+    "text_head": "featcache.verbs.heads:text_head",
 }
 
 __all__ = [
@@ -52,10 +56,12 @@ __all__ = [
     "analyze",
     "derive",
     "extract",
+    "native_head",
     "open",
     "probe",
     "results",
     "store_view",
+    "text_head",
 ]
 
 

@@ -29,6 +29,20 @@ RESULT_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FittedHead:
+    """The linear classifier that a probe fitted, on features as they are stored."""
+
+    weights: NDArray[np.floating]
+    """Shape (D, C)."""
+    bias: NDArray[np.floating]
+    """Shape (C,)."""
+    class_names: tuple[str, ...]
+    """The C columns, in order: the classes seen in training."""
+    is_unit_norm: bool = False
+    """Whether rows are scaled to unit norm first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a probe gives back."""
 
@@ -43,6 +57,8 @@ class Outcome:
     """95 % confidence intervals of some of the metrics, over test samples only."""
     details: Mapping[str, Json] = field(default_factory=dict)
     """What was chosen on the way (L2 strength, class counts, which side is positive)."""
+    head: FittedHead | None = None
+    """The classifier behind the predictions; kept beside the record, which names its key."""
 
     def __post_init__(self) -> None:
         """Refuse an outcome that its own record would contradict."""

@@ -41,6 +41,7 @@ def run_task(protocol: Protocol, inputs: TaskInputs) -> Outcome:
         raise ShapeError(
             f"Task {facts.name!r} needs at least one OOD dataset; got none. Extract another one."
         )
+    _check_head(facts.name, facts.needs_head, inputs)
     if "test" in inputs.ood:
         raise ShapeError("An OOD dataset must not be called 'test'; got one. Rename it.")
     if inputs.train is not None:
@@ -57,6 +58,20 @@ def run_task(protocol: Protocol, inputs: TaskInputs) -> Outcome:
         if table is not None:
             _check_rows(name, table, needs_direction=facts.needs_direction)
     return cast("Runner", load_target(protocol.runner))(protocol, inputs)
+
+
+def _check_head(task: str, needed: str, inputs: TaskInputs) -> None:
+    """Refuse a head that is missing, of another kind or of another width than the features."""
+    head, dim = inputs.head, inputs.test.features.shape[1:]
+    if needed and (head is None or needed not in ("any", head.kind)):
+        kind = "classifier" if needed == "any" else f"{needed!r} classifier"
+        got = "none" if head is None else f"one of kind {head.kind!r}"
+        raise ShapeError(f"Task {task!r} needs a {kind}; got {got}. Give one with --head.")
+    if head is not None and head.weights.shape[:1] != dim:
+        raise ShapeError(
+            f"A head must read features as wide as it; the head reads {len(head.weights)} "
+            f"dimensions and test has {dim[0]}. Use features of its backbone and tap."
+        )
 
 
 def _check_rows(name: str, table: Table, *, needs_direction: bool) -> None:

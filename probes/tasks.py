@@ -101,6 +101,7 @@ TASKS: Mapping[str, TaskFacts] = {
             default_protocol="fewshot@1",
             options="featcache.probes.fewshot.options:FewshotOptions",
             runner="featcache.probes.fewshot.task:run_fewshot",
+            needs_direction=True,
         ),
         TaskFacts(
             name="zeroshot",

@@ -77,10 +77,12 @@ def test_the_public_names_are_pinned_and_load():
         "analyze",
         "derive",
         "extract",
+        "native_head",
         "open",
         "probe",
         "results",
         "store_view",
+        "text_head",
     ]
 
 

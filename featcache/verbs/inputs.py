@@ -46,6 +46,8 @@ class Wanted:
     """Backbones whose features are put beside those of `backbone`."""
     seed: int = 0
     """Draws the held-out part of a dataset without splits."""
+    head: str | None = None
+    """Key (prefix) or kind of the stored classifier to start from."""
 
     @property
     def is_derived(self) -> bool:

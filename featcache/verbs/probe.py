@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +15,16 @@ from featcache.errors import OptionError, ProtocolError, StoreError
 from featcache.result_store import Question, Result, ResultStore
 from featcache.store.cache import Cache
 from featcache.verbs.change import change_against
+from featcache.verbs.head_choice import at_the_heads_tap, choose_head
+from featcache.verbs.heads import keep_fitted
 from featcache.verbs.inputs import HELD_OUT, Finder, Readable, Wanted, carve, identity
 from featcache.verbs.selection import WHOLE
 from featcache.verbs.share import Sources
 
 if TYPE_CHECKING:
+    from featcache.head_store import StoredHead
     from featcache.probes.tasks import TaskInputs
+    from featcache.result_store import Outcome
 
 
 def probe(
@@ -34,6 +38,7 @@ def probe(
     train_split: str | None = None,
     test_split: str | None = None,
     ood_datasets: Sequence[str] = (),
+    head: str | None = None,
     seed: int = 0,
     device: str = "auto",
     cache: Path | str | None = None,
@@ -58,6 +63,9 @@ def probe(
         train_split: Split to fit on; chosen among the cached ones if None.
         test_split: Split to score; chosen among the cached ones if None.
         ood_datasets: Datasets to tell from `dataset`; only for 'ood'.
+        head: Key (prefix) of a stored classifier to start from, or its kind ('native', 'probe' or
+            'text') if there is one of that kind for these features. A task that needs one takes
+            the only one there is.
         seed: Seed of everything random in the probe.
         device: 'auto', 'cpu' or 'cuda'.
         cache: Root of the cache.
@@ -72,8 +80,9 @@ def probe(
         The result, and whether it was stored already.
 
     Raises:
-        StoreError: If a feature set is missing; the message gives the `extract` command.
+        StoreError: If a feature set or a head is missing; the message gives the command for it.
         ProtocolError: If the cached features are not what the protocol requires.
+        OptionError: If several sets or heads fit, or if the head reads other features.
     """
     from featcache.probes.catalog import default_protocol, load_protocol
 
@@ -96,38 +105,49 @@ def probe(
         recipe=Recipe.parse(derive or ""),
         concat=tuple(concat),
         seed=seed,
+        head=head,
     )
     store = Cache(cache)
     sources = Sources(remotes, note=note, stream=stream)
     return _probe(wanted, store, sources, device)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What was asked, and what was found to answer it with."""
+
+    wanted: Wanted
+    sets: Mapping[str, Readable]
+    head: StoredHead | None = None
+
+
 def _probe(wanted: Wanted, cache: Cache, sources: Sources, device: str) -> tuple[Result, bool]:
+    wanted = at_the_heads_tap(wanted, cache)
     finder = Finder(wanted, cache, sources)
     sets = finder.find()
-    question = _question(wanted, sets)
-    kept = ResultStore(cache.root)
-    if stored := kept.find(question):
+    asked = _Asked(wanted=wanted, sets=sets, head=choose_head(wanted, sets["test"], cache))
+    if stored := ResultStore(cache.root).find(_question(asked)):
         return stored, True
     baseline = _baseline(wanted, cache, finder.extracted, device) if wanted.is_derived else None
-    return _answer(kept, question, wanted, sets, device, baseline), False
+    return _answer(cache, asked, device, baseline), False
 
 
 def _baseline(
     wanted: Wanted, cache: Cache, extracted: Mapping[str, Readable] | None, device: str
 ) -> Result | None:
     """Return the result without recipe, from the sets at hand; nothing is fetched for it."""
-    plain, kept = wanted.plain(), ResultStore(cache.root)
+    plain = wanted.plain()
     if extracted is None:
         try:
             extracted = Finder(plain, cache, Sources((), note=lambda _: None)).find()
         except (StoreError, ProtocolError):  # views may be all that is here
             return None
-    question = _question(plain, extracted)
-    return kept.find(question) or _answer(kept, question, plain, extracted, device, None)
+    asked = _Asked(wanted=plain, sets=extracted)
+    return ResultStore(cache.root).find(_question(asked)) or _answer(cache, asked, device, None)
 
 
-def _question(wanted: Wanted, sets: Mapping[str, Readable]) -> Question:
+def _question(asked: _Asked) -> Question:
+    wanted, sets, head = asked.wanted, asked.sets, asked.head
     inputs: dict[str, Json] = {}
     for role, one in sets.items():
         kind, _, name = role.partition(":")
@@ -135,6 +155,10 @@ def _question(wanted: Wanted, sets: Mapping[str, Readable]) -> Question:
             inputs.setdefault(kind, {})[name] = identity(one)
         else:
             inputs[kind] = identity(one)
+    if _is_carved(sets):
+        inputs["held_out"] = HELD_OUT
+    if head is not None:
+        inputs["head"] = {"key": head.key, "kind": head.kind, "digest": head.digest}
     test = sets["test"].spec
     recipe = (test.derived or {}).get("recipe")
     return Question(
@@ -143,7 +167,7 @@ def _question(wanted: Wanted, sets: Mapping[str, Readable]) -> Question:
         backbone=f"{test.backbone.name}|{recipe}" if recipe else test.backbone.name,
         dataset=test.dataset.name,
         tap=test.tap,
-        inputs={**inputs, **({"held_out": HELD_OUT} if _is_carved(sets) else {})},
+        inputs=inputs,
         options=dict(wanted.protocol.options),
         seed=wanted.seed,
     )
@@ -153,42 +177,46 @@ def _is_carved(sets: Mapping[str, Readable]) -> bool:
     return "train" in sets and sets["train"].key == sets["test"].key
 
 
-def _answer(
-    store: ResultStore,
-    question: Question,
-    wanted: Wanted,
-    sets: Mapping[str, Readable],
-    device: str,
-    baseline: Result | None,
-) -> Result:
+def _answer(cache: Cache, asked: _Asked, device: str, baseline: Result | None) -> Result:
     from featcache.extraction.embedding import resolve_device
     from featcache.extraction.provenance import environment
     from featcache.probes.run import run_task
 
-    on = resolve_device(device)
+    on, question = resolve_device(device), _question(asked)
     began = time.perf_counter()
-    inputs = _inputs(sets, wanted.seed, on)
+    inputs = _inputs(asked, on)
     loaded = time.perf_counter()
-    outcome = run_task(wanted.protocol, inputs)
+    outcome = run_task(asked.wanted.protocol, inputs)
     ended = time.perf_counter()
     if baseline is not None:
-        change = change_against(baseline, outcome, wanted.seed)
+        change = change_against(baseline, outcome, asked.wanted.seed)
         outcome = replace(outcome, details={**outcome.details, "change": change})
+    outcome = _with_head_kept(cache, asked, question, outcome)
     how = {
         "created": datetime.now(UTC).isoformat(timespec="microseconds"),
         "seconds": round(ended - began, 4),
         "read_seconds": round(loaded - began, 4),
         "extraction_seconds": {
-            one.key: one.provenance.get("extraction_seconds", 0.0) for one in sets.values()
+            one.key: one.provenance.get("extraction_seconds", 0.0) for one in asked.sets.values()
         },
         "environment": environment(on),
     }
-    return store.save(question, outcome, how)
+    return ResultStore(cache.root).save(question, outcome, how)
 
 
-def _inputs(sets: Mapping[str, Readable], seed: int, device: str) -> TaskInputs:
+def _with_head_kept(cache: Cache, asked: _Asked, question: Question, outcome: Outcome) -> Outcome:
+    """Keep the classifier that was fitted, if there is one; one on views of features is not."""
+    spec = asked.sets["test"].spec
+    if outcome.head is None or spec.derived is not None:
+        return outcome
+    kept = keep_fitted(cache, outcome.head, question, spec)
+    return replace(outcome, details={**outcome.details, "head_key": kept.key})
+
+
+def _inputs(asked: _Asked, device: str) -> TaskInputs:
     from featcache.probes.tasks import TaskInputs
 
+    sets, seed = asked.sets, asked.wanted.seed
     tables = {role: one.table() for role, one in sets.items()}
     train, test = tables.get("train"), tables["test"]
     if train is not None and _is_carved(sets):
@@ -200,4 +228,4 @@ def _inputs(sets: Mapping[str, Readable], seed: int, device: str) -> TaskInputs:
         rest, held_out = carve(test.labels, seed)
         train, test = test.take(rest), test.take(held_out)
     ood = {role.partition(":")[2]: one for role, one in tables.items() if role.startswith("ood:")}
-    return TaskInputs(train=train, test=test, ood=ood, seed=seed, device=device)
+    return TaskInputs(train=train, test=test, ood=ood, head=asked.head, seed=seed, device=device)

@@ -1,0 +1,1 @@
+"""Classify with a classifier that was there before."""

@@ -1,0 +1,72 @@
+"""The task `head`: from a feature table and a stored head to an Outcome."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from featcache.digest import Json
+from featcache.errors import ShapeError
+from featcache.probes.heads.match import match_classes
+from featcache.probes.heads.options import HeadOptions
+from featcache.probes.heads.scores import head_scores
+from featcache.probes.linear.head import LinearHead
+from featcache.probes.tables import labelled
+from featcache.result_store import Outcome
+from featcache.statistics import wilson_interval
+
+if TYPE_CHECKING:
+    from featcache.probes.protocol import Protocol
+    from featcache.probes.tasks import TaskInputs
+
+
+def run_head(protocol: Protocol, inputs: TaskInputs) -> Outcome:
+    """Score the labelled test rows by a head that saw none of them.
+
+    With `mask: dataset` only classes of the test dataset can be predicted. `top1_unmasked` lets the
+    head choose among all of its classes. A prediction from the number of the dataset's classes on
+    is another class of the head, in the head's order.
+
+    Raises:
+        ShapeError: If there is no head, if it lacks a class of the dataset, or if no row has a
+            label.
+    """
+    from featcache.probes.classification import Distribution, classification
+
+    options = cast(HeadOptions, protocol.parsed_options())
+    if (stored := inputs.head) is None:
+        raise ShapeError("Task 'head' needs a classifier; got none. Give one with --head.")
+    test = labelled(inputs.test, "test", by_id=False)
+    mapping = options.mapping()
+    columns = match_classes(test.class_names, stored.class_names, stored.descriptions, mapping)
+    head, is_masked = LinearHead.of_stored(stored), options.mask == "dataset"
+    logits, best = head_scores(test.features, head, columns, is_masked=is_masked)
+    is_right = best == test.labels
+    details: dict[str, Json] = {
+        "head": {
+            "kind": stored.kind,
+            "key": stored.key,
+            "classes": len(stored.class_names),
+            "is_unit_norm": stored.is_unit_norm,
+            "scale": stored.scale,
+        },
+        "mask": options.mask,
+        "classes_mapped": len(mapping),
+        "dropped_unlabelled_test": len(inputs.test) - len(test),
+        "predicted_outside_dataset": int((best >= len(columns)).sum()),
+    }
+    outcome = classification(
+        test,
+        Distribution.of_logits(np.arange(logits.shape[1]), logits),
+        details=details,
+        seed=inputs.seed,
+        metrics={"top1_unmasked": float(is_right.mean())},
+    )
+    interval = wilson_interval(int(is_right.sum()), len(test))
+    return dataclasses.replace(
+        outcome,
+        predictions={**outcome.predictions, "is_right_unmasked": is_right},
+        intervals={**outcome.intervals, "top1_unmasked": interval},
+    )
