@@ -233,8 +233,9 @@ def _scaled(
     columns = np.searchsorted(classes, labels[known])
     sure = scaled.confidences().astype(np.float64)
     right = scaled.predictions() == labels[known]
+    own = scaled.log_probabilities[np.arange(len(columns)), columns]
     metrics = {
-        "nll_ts": float(-scaled.log_probabilities[np.arange(len(columns)), columns].mean()),
+        "nll_ts": -float(own.mean(dtype=np.float64)),
         "ece15_ts": expected_error(sure, right, width_bins(sure)),
         "brier_ts": float(brier_scores(np.exp(scaled.log_probabilities), columns).mean()),
     }

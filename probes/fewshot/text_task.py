@@ -86,8 +86,8 @@ def run_tipadapter(protocol: Protocol, inputs: TaskInputs) -> Outcome:
     train, test, details = labelled_pair(inputs)
     head, text = _text(inputs, test.class_names)
     queries = unit_rows("test", test.features)
-    alphas = np.linspace(*options.alpha_range, options.alpha_steps)
-    betas = np.linspace(*options.beta_range, options.beta_steps)
+    alphas = np.linspace(options.alpha_range[0], options.alpha_range[1], options.alpha_steps)
+    betas = np.linspace(options.beta_range[0], options.beta_range[1], options.beta_steps)
 
     def predict(shots: _Shots) -> tuple[dict[str, NDArray[np.int64]], dict[str, Json]]:
         adapter = TipAdapter(

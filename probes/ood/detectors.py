@@ -1,48 +1,51 @@
-"""Out-of-distribution detectors on cached features; larger scores mean more in-distribution.
-
-- msp: log of the largest softmax probability. The log ranks as the probability does, but does
-  not saturate at 1.
-- maxlogit: the largest logit.
-- energy: T · logsumexp(logits / T).
-- mahalanobis: minus the squared distance to the nearest class mean, tied covariance.
-- knn: minus the squared distance to the k-th nearest training row, unit-norm features; k is at
-  most a share of the mean class size.
-
-The first three need a classification head. A frozen backbone has none for the ID classes, so a
-linear probe is fitted on the ID training rows, and its provenance goes into the details.
-"""
+"""Detectors fitted once on the ID train rows, for any number of sets to be scored."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featcache.digest import Json
-from featcache.probes.arrays import Features, check_features, check_labels
-from featcache.probes.knn.neighbours import nearest_rows
+from featcache.errors import ShapeError
+from featcache.probes.arrays import (
+    Features,
+    check_features,
+    check_labels,
+    check_pair,
+    row_blocks,
+    unit_rows,
+)
+from featcache.probes.calibration.temperature import fit_temperature
 from featcache.probes.linear.head import LinearHead
-from featcache.probes.linear.probe import fit_linear
-from featcache.probes.ood.mahalanobis import Mahalanobis, fit_mahalanobis
+from featcache.probes.linear.probe import fit_and_hold_out
+from featcache.probes.ood.block import Block
+from featcache.probes.ood.catalog import DETECTORS
 from featcache.probes.ood.options import OodOptions
+from featcache.probes.ood.shared import IdStatistics
+from featcache.registry import load_target
 
-_NEED_HEAD = {"msp", "maxlogit", "energy"}
+if TYPE_CHECKING:
+    import torch
+
+    from featcache.head_store import StoredHead
+
+Score = Callable[[Block], "torch.Tensor"]
+
+_BLOCK_ROWS = 4096  # scored at a time: a product with the bank is then at its peak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detectors:
-    """Detectors fitted once on the ID training rows, for any number of OOD sets."""
+    """Fitted detectors."""
 
-    options: OodOptions
-    bank: Features
-    """Shape (N, D), the rows that `knn` searches."""
-    head: LinearHead | None
-    mahalanobis: Mahalanobis | None
-    k: int
-    """Neighbours that `knn` counts, at most as many as asked for."""
-    device: str
+    names: tuple[str, ...]
+    shared: IdStatistics
     details: dict[str, Json]
+    head: LinearHead | None
 
     def scores(self, features: Features) -> dict[str, NDArray[np.float64]]:
         """Score each row with each detector; larger means more in-distribution.
@@ -51,20 +54,42 @@ class Detectors:
             features: Shape (M, D); no rows give empty scores.
 
         Returns:
-            Shape (M,), float64, for each name in `options.detectors`.
+            Shape (M,), float64, for each name.
 
         Raises:
             ShapeError: If D differs from the training rows, or if a row is zero or not finite.
         """
-        found: dict[str, NDArray[np.float64]] = {}
-        if self.head is not None:
-            found |= logit_scores(self.head.logits(features), self.options.temperature)
-        if self.mahalanobis is not None:
-            found["mahalanobis"] = -self.mahalanobis.distances(features)
-        if "knn" in self.options.detectors:
-            similarity, _ = nearest_rows(self.bank, features, k=self.k, device=self.device)
-            found["knn"] = 2 * similarity[:, -1].astype(np.float64) - 2  # -‖a - b‖², unit rows
-        return {name: found[name] for name in self.options.detectors}
+        if len(features):
+            check_pair("features", features, "train", self.shared.features)
+        functions: dict[str, Score] = {
+            name: cast(Score, load_target(f"featcache.probes.ood.{DETECTORS[name].module}:{name}"))
+            for name in self.names
+        }
+        found = {name: np.empty(len(features)) for name in self.names}
+        for rows in row_blocks(len(features), 1, _BLOCK_ROWS):
+            if "knn" in self.names:
+                unit_rows("features", features[rows])  # a row without direction is an error
+            block = Block(self.shared, self.shared.tensor(features[rows]), frozenset(self.names))
+            for name, function in functions.items():
+                found[name][rows] = function(block).cpu().numpy()
+        return found
+
+    def with_options(self, options: OodOptions, names: Sequence[str]) -> Detectors:
+        """Return some of the detectors with other hyper-parameters, on the same statistics."""
+        old = self.shared
+        shared = IdStatistics(
+            old.features,
+            old.labels,
+            old.head,
+            options,
+            temperature=old.temperature,
+            text=None if old.text is None else old.text.cpu().numpy(),
+            columns=None if old.columns is None else old.columns.cpu().numpy(),
+            moments=old.moments,
+            device=old.device,
+        )
+        shared.inherit(old)
+        return replace(self, names=tuple(names), shared=shared)
 
 
 def fit_detectors(
@@ -73,63 +98,71 @@ def fit_detectors(
     options: OodOptions,
     rng: np.random.Generator,
     *,
+    given: StoredHead | None = None,
+    class_names: Sequence[str] = (),
     device: str = "cpu",
 ) -> Detectors:
-    """Fit what the chosen detectors share: a head, class means with a covariance, a bank.
+    """Fit what the chosen detectors share; each statistic is computed when it is first read.
 
     Args:
         features: ID training features, shape (N, D), any float dtype.
         labels: Shape (N,), class indices from 0.
         options: Which detectors, and their parameters.
         rng: Draws the held-out rows on which the head's strength is chosen.
-        device: Torch device of the head's solver, and where FAISS searches.
+        given: A classifier that was there before; None: a linear probe is fitted on the rows.
+        class_names: What the labels stand for, to find them among the columns of `given`.
+        device: Torch device.
 
     Raises:
-        ShapeError: If arrays do not fit together, are empty or not finite.
+        ShapeError: If arrays do not fit together, are empty or not finite, or if `mcm` is asked
+            for without a text head.
     """
     check_features("features", features)
     check_labels("labels", features, labels)
+    head, temperature, text, columns = None, 1.0, None, None
     details: dict[str, Json] = {"direction": "larger scores mean more in-distribution"}
-    head = mahalanobis = None
-    if _NEED_HEAD & set(options.detectors):
-        head = fit_linear(features, labels, options.head, rng, device=device)
+    if given is not None:
+        head, columns = LinearHead.of_stored(given), _columns(given, class_names, labels)
+        details["head"] = {"source": f"{given.kind} head", "key": given.key, **given.origin}
+        if given.kind == "text":
+            text = unit_rows("head", given.weights.T).T
+    elif any(DETECTORS[name].needs_head for name in options.detectors):
+        fit = fit_and_hold_out(features, labels, options.head, rng, device=device)
+        head, columns = fit.head, np.searchsorted(fit.head.classes, labels)
         details["head"] = {"source": "linear probe on the ID train rows", **head.details}
-    if "mahalanobis" in options.detectors:
-        mahalanobis = fit_mahalanobis(features, labels, eigenvalue_floor=options.eigenvalue_floor)
-        details["mahalanobis"] = {
-            "eigenvalue_floor": options.eigenvalue_floor,
-            "floored_eigenvalues": mahalanobis.n_floored,
-        }
-    share = options.k_class_share * len(features) / len(np.unique(labels))
-    k = min(options.k, len(features), max(1, round(share)))
-    if "knn" in options.detectors:
-        details["knn"] = {"k": k, "k_asked": options.k}
-    return Detectors(
-        options=options,
-        bank=features,
-        head=head,
-        mahalanobis=mahalanobis,
-        k=k,
+        if "temperature" in options.detectors and len(fit.held_labels):
+            found = fit_temperature(fit.held_logits, fit.held_labels)
+            temperature = found.value
+            details["temperature"] = {"value": found.value, "is_capped": found.is_capped}
+    _check_text(options, text is not None)
+    shared = IdStatistics(
+        features,
+        labels,
+        head,
+        options,
+        temperature=temperature,
+        text=text,
+        columns=columns,
         device=device,
-        details=details,
     )
+    return Detectors(names=options.detectors, shared=shared, details=details, head=head)
 
 
-def logit_scores(
-    logits: NDArray[np.float64], temperature: float = 1.0
-) -> dict[str, NDArray[np.float64]]:
-    """Return `msp`, `maxlogit` and `energy` of logits of shape (M, C), each of shape (M,).
+def _columns(
+    head: StoredHead, class_names: Sequence[str], labels: NDArray[np.int64]
+) -> NDArray[np.int64] | None:
+    """Return the head's column of each label; None if it lacks a class."""
+    place = {name: column for column, name in enumerate(head.class_names)}
+    place |= {name: column for column, name in enumerate(head.descriptions)}
+    if not class_names or any(name not in place for name in class_names):
+        return None
+    return np.array([place[name] for name in class_names], dtype=np.int64)[labels]
 
-    Args:
-        logits: Shape (M, C), C >= 1.
-        temperature: Of the energy alone; positive.
 
-    Source: arXiv:1610.02136 (MSP), 1911.11132 (MaxLogit), 2010.03759 (energy).
-    """
-    largest = logits.max(axis=1)
-    shifted = logits - largest[:, None]
-    return {
-        "msp": -np.log(np.exp(shifted).sum(axis=1)),
-        "maxlogit": largest,
-        "energy": largest + temperature * np.log(np.exp(shifted / temperature).sum(axis=1)),
-    }
+def _check_text(options: OodOptions, has_text: bool) -> None:
+    asked = [name for name in options.detectors if DETECTORS[name].needs_text]
+    if asked and not has_text:
+        raise ShapeError(
+            f"{', '.join(asked)} must have a text head; got none. Give one with --head text, or "
+            "leave it out of `detectors`."
+        )

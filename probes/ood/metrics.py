@@ -13,6 +13,9 @@ POSITIVE = {
     "aupr_ood": "ood",
     "fpr95_id_pos": "id",
     "fpr95_ood_pos": "ood",
+    "aupr_id_trapz": "id",
+    "aupr_ood_trapz": "ood",
+    "detection_error": "either",
 }
 """Which side each detection metric counts as positive."""
 
@@ -33,7 +36,10 @@ def detection_metrics(
         `auroc`; `aupr_id` and `aupr_ood`, the average precision with that side positive;
         `fpr95_id_pos`, the share of OOD rows accepted by the strictest threshold that accepts
         95 % of the ID rows; and `fpr95_ood_pos`, the share of ID rows flagged by the strictest
-        threshold that flags 95 % of the OOD rows (OpenOOD's FPR@95). For both, smaller is better.
+        threshold that flags 95 % of the OOD rows (OpenOOD's FPR@95); for both, smaller is better.
+        `aupr_id_trapz` and `aupr_ood_trapz`, the areas under straight lines, which OpenOOD and
+        pytorch-ood report, too large where scores tie; and `detection_error`, the least mean of
+        both error rates over all thresholds.
 
     Raises:
         ShapeError: If a side is empty or a score is NaN.
@@ -52,6 +58,9 @@ def detection_metrics(
         "aupr_ood": _average_precision(n_ood, n_id),
         "fpr95_id_pos": _fpr95(n_id[::-1], n_ood[::-1]),
         "fpr95_ood_pos": _fpr95(n_ood, n_id),
+        "aupr_id_trapz": _trapezoid(n_id[::-1], n_ood[::-1]),
+        "aupr_ood_trapz": _trapezoid(n_ood, n_id),
+        "detection_error": _detection_error(n_id[::-1], n_ood[::-1]),
     }
 
 
@@ -79,3 +88,18 @@ def _fpr95(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> float:
     hits, false_alarms = np.cumsum(positives), np.cumsum(negatives)
     first = int((20 * hits >= 19 * hits[-1]).argmax())  # hits / all >= 0.95, in integers
     return float(false_alarms[first] / false_alarms[-1])
+
+
+def _trapezoid(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> float:
+    """Area under straight lines between the points (recall, precision), from (0, 1) on."""
+    hits, taken = np.cumsum(positives), np.cumsum(positives + negatives)
+    recall = np.concatenate([[0.0], hits / hits[-1]])
+    precision = np.concatenate([[1.0], hits / taken])
+    return float((np.diff(recall) * (precision[1:] + precision[:-1])).sum() / 2)
+
+
+def _detection_error(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> float:
+    """Return the least mean of the two error rates over all thresholds, at most a half."""
+    missed = 1 - np.cumsum(positives) / positives.sum()
+    accepted = np.cumsum(negatives) / negatives.sum()
+    return float(min(0.5, ((missed + accepted) / 2).min()))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -7,6 +8,11 @@ import pytest
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from featcache.head_store import StoredHead
+from featcache.probes import catalog
+from featcache.probes.protocol import Protocol
+from featcache.probes.tasks import TASKS, TaskInputs
+from featcache.spec import BackboneIdentity
 from featcache.store.table import Table
 
 Make = Callable[..., Table]
@@ -56,3 +62,43 @@ def make_table() -> Make:
 @pytest.fixture
 def make_clusters() -> Callable[..., tuple[NDArray[np.float32], NDArray[np.int64]]]:
     return clusters
+
+
+def default_protocol(task: str) -> Protocol:
+    """A task's default protocol; gradient descent with fewer steps than anybody would take."""
+    protocol = catalog.default_protocol(task)
+    if task != "gradient":
+        return protocol
+    return dataclasses.replace(protocol, options={**protocol.options, "iterations": 150})
+
+
+def stored_head(kind):
+    """A head on the tables' features, for the tasks that start from one."""
+    weights = np.random.default_rng(3).normal(size=(12, 4))
+    return StoredHead(
+        kind="native" if kind == "any" else kind,
+        weights=weights / np.linalg.norm(weights, axis=0),
+        bias=np.zeros(4),
+        class_names=tuple(f"class{c}" for c in range(4)),
+        backbone=BackboneIdentity(name="b", architecture="a", weights="w"),
+        tap="pooled",
+        is_unit_norm=kind == "text",
+        scale=10.0,
+    )
+
+
+@pytest.fixture
+def inputs(make_table, request):
+    asked = getattr(request.node, "callspec", None)
+    task = asked.params.get("task") if asked else None
+    needed = TASKS[task].needs_head if task else ""
+    return TaskInputs(
+        head=stored_head(needed) if needed else None,
+        train=make_table(160, seed=1, name="train"),
+        test=make_table(90, seed=2, name="test"),
+        ood={
+            "near": make_table(60, seed=3, world=8, name="near"),
+            "far": make_table(50, seed=4, world=9, name="far"),
+        },
+        seed=5,
+    )

@@ -24,7 +24,7 @@ from featcache.spec import (
     TransformSpec,
 )
 
-NAMES = ["clip-logreg@1", "dino-knn@1", "knn@1", "linear@1", "ood@1", "retrieval@1"]
+NAMES = ["clip-paper-logreg@1", "dino-knn@1", "knn@1", "linear@1", "ood@1", "retrieval@1"]
 
 
 def spec_of(tap="cls", compute="fp32", **transform):
@@ -83,7 +83,7 @@ def test_dino_knn_names_each_mismatch():
 
 
 def test_clip_logreg_never_takes_projected_features():
-    protocol = load_protocol("clip-logreg@1")
+    protocol = load_protocol("clip-paper-logreg@1")
     assert check(protocol, spec_of(tap="preprojection")) == []
     (mismatch,) = check(protocol, spec_of(tap="projection"))
     assert mismatch == "`tap` must be 'preprojection' or 'pooled'; got 'projection'."
@@ -159,7 +159,7 @@ def test_listing_loads_nothing_heavy():
         "from featcache.probes.tasks import TASKS\n"
         "from featcache.registry import load_target\n"
         "for facts in TASKS.values(): load_target(facts.options), load_target(facts.runner)\n"
-        "featcache.probes.catalog.PROTOCOLS.load('knn@1'); load_protocol('clip-logreg@1')\n"
+        "featcache.probes.catalog.PROTOCOLS.load('knn@1'); load_protocol('clip-paper-logreg@1')\n"
         "heavy = {'torch', 'faiss', 'sklearn', 'scipy', 'pandas', 'zarr'} & sys.modules.keys()\n"
         "assert not heavy, heavy"
     )

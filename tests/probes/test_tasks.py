@@ -8,27 +8,15 @@ import pytest
 from scipy.stats import ortho_group
 
 from featcache.errors import ShapeError
-from featcache.probes.catalog import default_protocol, load_protocol
+from featcache.probes.catalog import load_protocol
 from featcache.probes.run import run_task
 from featcache.probes.tasks import TASKS, TaskInputs
 from featcache.registry import load_target
 from featcache.store.table import Table
+from tests.probes.conftest import default_protocol
 
 ALL = list(TASKS)
 ROTATION_FREE = ["knn", "retrieval"]  # cosine alone; the others z-score each dimension
-
-
-@pytest.fixture
-def inputs(make_table):
-    return TaskInputs(
-        train=make_table(160, seed=1, name="train"),
-        test=make_table(90, seed=2, name="test"),
-        ood={
-            "near": make_table(60, seed=3, world=8, name="near"),
-            "far": make_table(50, seed=4, world=9, name="far"),
-        },
-        seed=5,
-    )
 
 
 def change(inputs, function):
@@ -108,7 +96,7 @@ def test_a_rotation_changes_nothing_in_clips_logistic_regression(inputs):
     def rotate(table):
         return dataclasses.replace(table, features=table.features.astype(np.float64) @ rotation)
 
-    protocol = load_protocol("clip-logreg@1")
+    protocol = load_protocol("clip-paper-logreg@1")
     first, second = (run_task(protocol, one) for one in (inputs, change(inputs, rotate)))
     assert first.details["strength"] == second.details["strength"]
     assert_same(first, second)
@@ -152,7 +140,9 @@ def test_each_test_row_twice_keeps_every_mean(task, inputs):
         ood={name: twice(table) for name, table in inputs.ood.items()},
     )
     first, second = (run_task(default_protocol(task), one) for one in (inputs, doubled))
-    assert first.metrics == pytest.approx(second.metrics, abs=1e-9)
+    depends_on_n = {"ece15_debiased", "aurc", "e_aurc"}  # what sampling adds; a curve's steps
+    for name in first.metrics.keys() - depends_on_n:
+        assert first.metrics[name] == pytest.approx(second.metrics[name], abs=1e-9), name
     assert second.n == 2 * first.n
 
 
@@ -208,7 +198,7 @@ def test_a_k_above_the_train_rows_is_recorded(inputs):
 
 def test_leave_one_out_on_the_train_rows_finds_no_row_itself(inputs):
     protocol = dataclasses.replace(
-        default_protocol("knn"), options={"k": [1], "primary_k": 1, "leave_one_out": True}
+        default_protocol("knn"), options={"k": [1], "primary_k": 1, "exclude_self": "id"}
     )
     own = dataclasses.replace(inputs, test=inputs.train)
     assert run_task(protocol, own).metrics["top1"] < 1

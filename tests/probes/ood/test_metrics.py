@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.metrics import (
+    auc,
     average_precision_score,
+    precision_recall_curve,
     roc_auc_score,
     roc_curve,
 )
@@ -27,12 +29,23 @@ def test_detection_metrics_are_those_of_scikit_learn(steps, seed):
         fpr, tpr, _ = roc_curve(truth, values, drop_intermediate=False)
         return fpr[np.argmax(tpr >= 0.95 - 1e-12)]
 
+    def trapezoid(truth, values):
+        precision, recall, _ = precision_recall_curve(truth, values)
+        return auc(recall, precision)
+
+    def detection_error(truth, values):
+        fpr, tpr, _ = roc_curve(truth, values, drop_intermediate=False)
+        return ((1 - tpr + fpr) / 2).min()
+
     expected = {
         "auroc": roc_auc_score(is_id, scores),
         "aupr_id": average_precision_score(is_id, scores),
         "aupr_ood": average_precision_score(1 - is_id, -scores),
         "fpr95_id_pos": fpr95(is_id, scores),
         "fpr95_ood_pos": fpr95(1 - is_id, -scores),
+        "aupr_id_trapz": trapezoid(is_id, scores),
+        "aupr_ood_trapz": trapezoid(1 - is_id, -scores),
+        "detection_error": detection_error(is_id, scores),
     }
     assert got == pytest.approx(expected, abs=1e-12)
     assert got.keys() == POSITIVE.keys()
@@ -54,6 +67,9 @@ def test_scores_that_are_all_tied_give_half():
         "aupr_ood": 0.25,
         "fpr95_id_pos": 1.0,
         "fpr95_ood_pos": 1.0,
+        "aupr_id_trapz": 0.875,  # from (0, 1) to (1, 0.75): what a trapezoid makes of ties
+        "aupr_ood_trapz": 0.625,
+        "detection_error": 0.5,
     }
 
 
@@ -65,6 +81,9 @@ def test_perfect_separation_and_infinite_scores():
         "aupr_ood": 1.0,
         "fpr95_id_pos": 0.0,
         "fpr95_ood_pos": 0.0,
+        "aupr_id_trapz": 1.0,
+        "aupr_ood_trapz": 1.0,
+        "detection_error": 0.0,
     }
 
 

@@ -1,0 +1,74 @@
+"""One search of the ID train rows for every detector that looks at neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from featcache.probes.ood.block import Block
+
+_BANK_BYTES = 1 << 27  # of similarities at a time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbours:
+    """What the train rows say of B rows; what was not asked for is None."""
+
+    kth: torch.Tensor | None
+    """Cosine to the k-th nearest train row, shape (B,)."""
+    guidance: torch.Tensor | None
+    """Mean of the k largest cosines, each times the train row's energy, shape (B,)."""
+    relation: torch.Tensor | None
+    """Sum over train rows of cosine times agreement of the softmax, shape (B,)."""
+
+
+def search_bank(block: Block, wanted: frozenset[str]) -> Neighbours:
+    """Compare rows with all train rows, a part of the bank at a time, in float32."""
+    shared, options = block.shared, block.shared.options
+    torch, queries = shared.torch, block.unit.float()
+    kth = _Best(shared.k) if "knn" in wanted else None
+    guided = _Best(min(options.nnguide_k, shared.n_rows)) if "nnguide" in wanted else None
+    relation = None
+    if "relation" in wanted:
+        relation = torch.zeros(len(queries), dtype=torch.float64, device=shared.device)
+        shares = block.shares.float()
+    size = max(1, _BANK_BYTES // (4 * len(queries)))
+    for start in range(0, shared.n_rows, size):
+        bank = shared.bank[start : start + size]
+        cosine = queries @ bank.T  # (B, n)
+        if kth is not None:
+            kth.add(cosine)
+        if guided is not None:
+            guided.add(cosine * shared.patterns.energies[start : start + size].float())
+        if relation is not None:
+            rows = shared.tensor(shared.features[start : start + size])
+            theirs = torch.softmax(shared.logits(shared.head_input(rows)), dim=1).float()
+            near = cosine.clamp_min_(0) * (shares @ theirs.T)
+            near = torch.where(near > options.relation_threshold, near, 0)
+            relation += near.pow(options.relation_power).sum(dim=1, dtype=torch.float64)
+    return Neighbours(
+        kth=None if kth is None else kth.values[:, -1].double(),
+        guidance=None if guided is None else guided.values.double().mean(dim=1),
+        relation=relation,
+    )
+
+
+class _Best:
+    """The k largest values of each row over parts of a bank."""
+
+    def __init__(self, k: int) -> None:
+        self._k = k
+        self.values: torch.Tensor
+
+    def add(self, scores: torch.Tensor) -> None:
+        """Take in another part, shape (B, n)."""
+        import torch
+
+        found = scores.topk(min(self._k, scores.shape[1]), dim=1).values
+        if hasattr(self, "values"):
+            joined = torch.cat([self.values, found], dim=1)
+            found = joined.topk(min(self._k, joined.shape[1]), dim=1).values
+        self.values = found
