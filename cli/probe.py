@@ -19,15 +19,16 @@ from featcache.cli.share import NoRemoteOption, RemoteOption, chosen
 
 if TYPE_CHECKING:
     from featcache.result_store import Result
+    from featcache.verbs.sensitivity import Tried
 
 
 @handled
 def probe(
     backbone: Annotated[str, typer.Option(help="Name under which features are cached.")],
     dataset: Annotated[str, typer.Option(help="Dataset as given to extract, or its name.")],
-    task: Annotated[str | None, typer.Option(help="linear, knn, retrieval or ood.")] = None,
+    task: Annotated[str | None, typer.Option(help="linear, knn, ...: featcache ls tasks.")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="Protocol with version (default: the task's).")
+        str | None, typer.Option(help="Protocol with version, or all (default: the task's).")
     ] = None,
     ood_dataset: Annotated[
         list[str] | None, typer.Option(help="Dataset to tell apart (ood); repeatable.")
@@ -41,6 +42,9 @@ def probe(
     ] = None,
     train_split: Annotated[str | None, typer.Option(help="Split to fit on.")] = None,
     test_split: Annotated[str | None, typer.Option(help="Split to score.")] = None,
+    val_split: Annotated[
+        str | None, typer.Option(help="Split to choose hyper-parameters on.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     derive: Annotated[
@@ -63,31 +67,65 @@ def probe(
     Example: featcache probe --task knn --backbone efficientnet_lite0 --dataset digits
     """
     from featcache.verbs.probe import probe as run
+    from featcache.verbs.sensitivity import probe_all
 
-    result, was_stored = run(
-        backbone=backbone,
-        dataset=dataset,
-        task=task,
-        protocol=protocol,
-        ood_datasets=ood_dataset or (),
-        head=head,
-        tap=tap,
-        key=key,
-        train_split=train_split,
-        test_split=test_split,
-        seed=seed,
-        device=device,
-        cache=cache,
-        derive=derive,
-        concat=concat or (),
-        stream=stream,
-        remotes=chosen(remote, no_remote),
-        note=note,
-    )
+    asked: dict[str, Any] = {
+        "backbone": backbone,
+        "dataset": dataset,
+        "task": task,
+        "ood_datasets": ood_dataset or (),
+        "head": head,
+        "tap": tap,
+        "key": key,
+        "train_split": train_split,
+        "test_split": test_split,
+        "val_split": val_split,
+        "seed": seed,
+        "device": device,
+        "cache": cache,
+        "derive": derive,
+        "concat": concat or (),
+        "stream": stream,
+        "remotes": chosen(remote, no_remote),
+        "note": note,
+    }
+    if protocol == "all":
+        _show_all(probe_all(**asked), as_json=as_json)
+        return
+    result, was_stored = run(protocol=protocol, **asked)
     if as_json:
         print_json({**result.record, "path": str(result.path), "was_stored": was_stored})
     else:
         _show(result, was_stored)
+
+
+def _show_all(tried: list[Tried], *, as_json: bool) -> None:
+    """Show one line per protocol: its score, or why there is none."""
+    if as_json:
+        print_json(
+            [
+                {
+                    "protocol": one.protocol,
+                    "task": one.task,
+                    "reason": one.reason,
+                    "record": None if one.result is None else one.result.record,
+                }
+                for one in tried
+            ]
+        )
+        return
+    rows = []
+    for one in tried:
+        if one.result is None:
+            rows.append([one.protocol, "", "", "", one.reason])
+            continue
+        record = one.result.record
+        interval = record["intervals"].get(record["primary"])
+        shown = f"[{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""
+        rows.append([one.protocol, record["primary"], f"{one.result.score:.4f}", shown, ""])
+    done = sum(one.result is not None for one in tried)
+    columns = ["protocol", "metric", "value", "95 % interval", "not run because"]
+    print_table(f"{done} of {len(tried)} protocols", columns, rows)
 
 
 def _show(result: Result, was_stored: bool) -> None:

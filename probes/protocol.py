@@ -25,6 +25,8 @@ class Requires:
     """Fields of the transform, each with the one value it must have."""
     numerics: Mapping[str, Json] = field(default_factory=dict)
     """Fields of the numerics, each with the list of values it may have."""
+    train_rows: int = 0
+    """How many train rows there must be; 0: any number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +86,13 @@ class Protocol:
 
     @property
     def needs_train(self) -> bool:
-        """Whether train rows are needed: by the task, or as the gallery of a retrieval."""
-        return TASKS[self.task].needs_train or self.options.get("gallery") == "train"
+        """Whether train rows are needed: by the task, as a gallery, or to fit a whitening on."""
+        fitted_on = self.options.get("whitening", {}).get("fit")
+        return (
+            TASKS[self.task].needs_train
+            or self.options.get("gallery") == "train"
+            or fitted_on == "train"
+        )
 
     def parsed_options(self) -> Any:  # noqa: ANN401  the task's own dataclass
         """Return the options of a built-in method as its dataclass."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from featcache.errors import ShapeError
+from featcache.errors import ProtocolError, ShapeError
 from featcache.probes.arrays import row_blocks
 from featcache.probes.tasks import TASKS, TaskInputs
 from featcache.registry import load_target
@@ -32,11 +32,17 @@ def run_task(protocol: Protocol, inputs: TaskInputs) -> Outcome:
 
     Raises:
         ShapeError: If a table is missing or has no usable rows, or if tables do not fit.
+        ProtocolError: If the protocol is for another number of train rows.
         UnknownNameError: If the protocol's runner cannot be imported.
     """
-    facts = TASKS[protocol.task]
+    facts, asked = TASKS[protocol.task], protocol.requires.train_rows
     if protocol.needs_train and inputs.train is None:
         raise ShapeError(f"Task {facts.name!r} needs train rows; got none. Extract a train split.")
+    if inputs.train is not None and asked not in (0, len(inputs.train)):
+        raise ProtocolError(
+            f"Protocol {protocol.name} must have {asked} train rows; got {len(inputs.train)}. Take "
+            f"that many, for instance the dataset with ?rows={asked}."
+        )
     if facts.needs_ood and not inputs.ood:
         raise ShapeError(
             f"Task {facts.name!r} needs at least one OOD dataset; got none. Extract another one."
@@ -44,9 +50,10 @@ def run_task(protocol: Protocol, inputs: TaskInputs) -> Outcome:
     _check_head(facts.name, facts.needs_head, inputs)
     if "test" in inputs.ood:
         raise ShapeError("An OOD dataset must not be called 'test'; got one. Rename it.")
-    if inputs.train is not None:
-        _check_classes(inputs.train, inputs.test)
-    tables = {"train": inputs.train, **inputs.ood} if facts.needs_ood else {"train": inputs.train}
+    for name, other in (("train", inputs.train), ("validation", inputs.validation)):
+        if other is not None:
+            _check_classes(name, other, inputs.test)
+    tables = {"train": inputs.train, "validation": inputs.validation, **inputs.ood}
     dim = inputs.test.features.shape[1:]
     for name, table in tables.items():
         if table is not None and table.features.shape[1:] != dim:
@@ -92,16 +99,17 @@ def _check_rows(name: str, table: Table, *, needs_direction: bool) -> None:
             )
 
 
-def _check_classes(train: Table, test: Table) -> None:
-    if train.class_names == test.class_names:
+def _check_classes(name: str, other: Table, test: Table) -> None:
+    if other.class_names == test.class_names:
         return
-    pairs = zip(train.class_names, test.class_names, strict=False)
+    pairs = zip(other.class_names, test.class_names, strict=False)
     number, differ = next(
         ((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1]),
-        (min(len(train.class_names), len(test.class_names)), ("...", "...")),
+        (min(len(other.class_names), len(test.class_names)), ("...", "...")),
     )
     raise ShapeError(
-        f"Train and test must have the same classes in the same order; got {len(train.class_names)}"
+        f"{name.capitalize()} and test must have the same classes in the same order; got "
+        f"{len(other.class_names)}"
         f" and {len(test.class_names)}, first different at class {number}: {differ[0]!r} and "
         f"{differ[1]!r}. Give both splits one list of class names."
     )

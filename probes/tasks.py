@@ -30,6 +30,8 @@ class TaskFacts:
     """Whether rows are compared by cosine, which a zero row does not have."""
     needs_head: str = ""
     """Kind of classifier it starts from: 'native', 'probe', 'text' or 'any'; '' for none."""
+    takes_validation: bool = False
+    """Whether hyper-parameters can be chosen on a validation split."""
     takes_head: bool = False
     """Whether it uses a classifier if one is given; one that needs a head takes one anyway."""
 
@@ -44,6 +46,7 @@ TASKS: Mapping[str, TaskFacts] = {
             default_protocol="linear@1",
             options="featcache.probes.linear.options:LinearOptions",
             runner="featcache.probes.linear.task:run_linear",
+            takes_validation=True,
         ),
         TaskFacts(
             name="multilabel",

@@ -24,7 +24,7 @@ from featcache.store.cache import Cache, slug
 from featcache.store.feature_set import FeatureSet
 from featcache.store.files import disk_errors, json_bytes, read_json, write_replacing
 from featcache.store.table import Table
-from featcache.verbs.inputs import _read_fingerprint, identity
+from featcache.verbs.inputs import identity, read_fingerprint
 from featcache.verbs.selection import WHOLE, Role, select
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _find(
         order = ("train", WHOLE, "val", "test")
         split = next((one for one in order if one in shared), min(shared, default="train"))
     role = Role(name="analysis", dataset=name, source=source, split=split)
-    fingerprint = _read_fingerprint(cache, role)
+    fingerprint = read_fingerprint(cache, role)
     found = {}
     for backbone in names:
         chosen = select(

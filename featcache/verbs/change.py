@@ -44,6 +44,8 @@ def _per_sample(
     if "prediction" in columns:
         right = np.equal(columns["prediction"], columns["label"])
         return np.asarray(right, np.float64)
+    if "share_right" in columns and primary == "top1":
+        return np.asarray(columns["share_right"], np.float64)
     if "average_precision" in columns and primary == "mean_average_precision":
         return np.asarray(columns["average_precision"], np.float64)
     return None

@@ -40,6 +40,7 @@ class Wanted:
     key: str | None = None
     train_split: str | None = None
     test_split: str | None = None
+    val_split: str | None = None
     ood_datasets: tuple[str, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)
     concat: tuple[str, ...] = ()
@@ -210,6 +211,9 @@ class Finder:
         train = wanted.train_split or train or "train"
         test = wanted.test_split or test
         roles = [Role(name="test", dataset=name, source=wanted.dataset, split=test)]
+        if wanted.val_split:
+            val = Role(name="val", dataset=name, source=wanted.dataset, split=wanted.val_split)
+            roles.append(val)
         if needs_train or wanted.recipe.is_fitted:
             kind = "train" if needs_train else "fit"
             roles.insert(0, Role(name=kind, dataset=name, source=wanted.dataset, split=train))
@@ -235,7 +239,7 @@ class Finder:
         None.
         """
         if role not in self._fingerprints:
-            self._fingerprints[role] = _read_fingerprint(self._cache, role)
+            self._fingerprints[role] = read_fingerprint(self._cache, role)
         return self._fingerprints[role]
 
 
@@ -266,13 +270,15 @@ def _check_roles(wanted: Wanted) -> None:
     from featcache.probes.tasks import TASKS
 
     protocol = wanted.protocol
-    needs_ood = TASKS[protocol.task].needs_ood
+    needs_ood = TASKS[protocol.task].needs_ood or protocol.options.get("background") == "other"
     if needs_ood and not wanted.ood_datasets:
         raise OptionError(
             f"Task {protocol.task!r} needs a dataset to tell apart; got none. Add --ood-dataset D."
         )
     if wanted.ood_datasets and not needs_ood:
         raise OptionError(f"Task {protocol.task!r} takes no --ood-dataset; leave it out.")
+    if wanted.val_split and not TASKS[protocol.task].takes_validation:
+        raise OptionError(f"Task {protocol.task!r} takes no --val-split; leave it out.")
     if wanted.train_split and not (protocol.needs_train or wanted.recipe.is_fitted):
         raise OptionError(f"Protocol {protocol.name} takes no --train-split; leave it out.")
 
@@ -288,7 +294,11 @@ def _alike(offers: Sequence[Offer], key: str) -> list[Offer]:
     return [one for one in offers if without_dataset(one.spec) in made]
 
 
-def _read_fingerprint(cache: Cache, role: Role) -> str | None:
+def read_fingerprint(cache: Cache, role: Role) -> str | None:
+    """Return the fingerprint that a role's folder or table has now.
+
+    None for another source, or for one whose images are gone.
+    """
     from featcache.datasets.catalog import open_dataset
     from featcache.datasets.memo import FileDigestMemo
 

@@ -37,6 +37,7 @@ def probe(
     key: str | None = None,
     train_split: str | None = None,
     test_split: str | None = None,
+    val_split: str | None = None,
     ood_datasets: Sequence[str] = (),
     head: str | None = None,
     seed: int = 0,
@@ -62,6 +63,7 @@ def probe(
         key: Key (prefix) of a feature set, if several setups are cached.
         train_split: Split to fit on; chosen among the cached ones if None.
         test_split: Split to score; chosen among the cached ones if None.
+        val_split: Split on which hyper-parameters are chosen; None: held-out train rows.
         ood_datasets: Datasets to tell from `dataset`; only for 'ood'.
         head: Key (prefix) of a stored classifier to start from, or its kind ('native', 'probe' or
             'text') if there is one of that kind for these features. A task that needs one takes
@@ -101,6 +103,7 @@ def probe(
         key=key,
         train_split=train_split,
         test_split=test_split,
+        val_split=val_split,
         ood_datasets=tuple(ood_datasets),
         recipe=Recipe.parse(derive or ""),
         concat=tuple(concat),
@@ -228,4 +231,12 @@ def _inputs(asked: _Asked, device: str) -> TaskInputs:
         rest, held_out = carve(test.labels, seed)
         train, test = test.take(rest), test.take(held_out)
     ood = {role.partition(":")[2]: one for role, one in tables.items() if role.startswith("ood:")}
-    return TaskInputs(train=train, test=test, ood=ood, head=asked.head, seed=seed, device=device)
+    return TaskInputs(
+        train=train,
+        validation=tables.get("val"),
+        test=test,
+        ood=ood,
+        head=asked.head,
+        seed=seed,
+        device=device,
+    )

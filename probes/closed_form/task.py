@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -35,7 +36,8 @@ def run_ridge(protocol: Protocol, inputs: TaskInputs) -> Outcome:
     train, test, details = labelled_pair(inputs)
     head = fit_ridge(train.features, train.labels, options, device=inputs.device)
     scores = head.logits(test.features)
-    return _decided(test, head.classes, scores, {**details, **head.details}, inputs.seed)
+    outcome = _decided(test, head.classes, scores, {**details, **head.details}, inputs.seed)
+    return replace(outcome, head=head.kept(train.class_names))
 
 
 def run_lda(protocol: Protocol, inputs: TaskInputs) -> Outcome:
@@ -57,7 +59,8 @@ def run_lda(protocol: Protocol, inputs: TaskInputs) -> Outcome:
         device=inputs.device,
     )
     found = Distribution.of_logits(head.classes, head.logits(test.features))
-    return classification(test, found, details={**details, **head.details}, seed=inputs.seed)
+    outcome = classification(test, found, details={**details, **head.details}, seed=inputs.seed)
+    return replace(outcome, head=head.kept(train.class_names))
 
 
 def run_centroid(protocol: Protocol, inputs: TaskInputs) -> Outcome:

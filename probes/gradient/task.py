@@ -40,7 +40,8 @@ def run_gradient(protocol: Protocol, inputs: TaskInputs) -> Outcome:
         device=inputs.device,
     )
     found = Distribution.of_logits(head.classes, head.logits(test.features))
-    return classification(test, found, details={**details, **head.details}, seed=inputs.seed)
+    outcome = classification(test, found, details={**details, **head.details}, seed=inputs.seed)
+    return dataclasses.replace(outcome, head=head.kept(test.class_names))
 
 
 def _numbered(table: Table) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from featcache.digest import Json
 from featcache.probes.arrays import Features, check_pair, row_blocks, to_float64, unit_rows
+from featcache.result_store import FittedHead
 
 if TYPE_CHECKING:
     from featcache.head_store import StoredHead
@@ -39,6 +41,15 @@ class LinearHead:
             bias=head.scale * head.bias.astype(np.float64),
             is_unit_norm=head.is_unit_norm,
             details={"kind": head.kind, **head.origin},
+        )
+
+    def kept(self, class_names: Sequence[str]) -> FittedHead:
+        """Return what is stored of a head whose classes are indices into `class_names`."""
+        return FittedHead(
+            weights=self.weights,
+            bias=self.bias,
+            class_names=tuple(class_names[c] for c in self.classes),
+            is_unit_norm=self.is_unit_norm,
         )
 
     def logits(self, features: Features) -> NDArray[np.float64]:

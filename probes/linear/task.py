@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -43,13 +44,14 @@ def run_linear(protocol: Protocol, inputs: TaskInputs) -> Outcome:
         device=inputs.device,
     )
     logits = fit.head.logits(test.features)
-    return classification(
+    outcome = classification(
         test,
         Distribution.of_logits(fit.head.classes, logits),
         details={**details, **fit.head.details},
         seed=inputs.seed,
         held_out=(fit.held_logits, fit.held_labels, logits),
     )
+    return replace(outcome, head=fit.head.kept(train.class_names))
 
 
 def run_multilabel(protocol: Protocol, inputs: TaskInputs) -> Outcome:

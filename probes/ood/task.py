@@ -16,7 +16,7 @@ from featcache.probes.ood.options import OodOptions
 from featcache.probes.ood.tuning import tune
 from featcache.probes.ood.warnings import assumptions
 from featcache.probes.tables import labelled, present
-from featcache.result_store import FittedHead, Outcome
+from featcache.result_store import Outcome
 from featcache.statistics import delong_interval
 
 if TYPE_CHECKING:
@@ -84,14 +84,7 @@ def run_ood(protocol: Protocol, inputs: TaskInputs) -> Outcome:
             **assumptions(fitted, scores["test"]),
             **chosen,
         },
-        head=None
-        if head is None
-        else FittedHead(
-            weights=head.weights,
-            bias=head.bias,
-            class_names=tuple(train.class_names[c] for c in head.classes),
-            is_unit_norm=head.is_unit_norm,
-        ),
+        head=None if head is None else head.kept(train.class_names),
     )
 
 

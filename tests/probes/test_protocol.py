@@ -4,17 +4,19 @@ import subprocess
 import sys
 from importlib import resources
 
+import numpy as np
 import pytest
 import yaml
 
-from featcache.errors import OptionError, UnknownNameError
+from featcache.errors import OptionError, ProtocolError, UnknownNameError
 from featcache.probes.catalog import PROTOCOLS, default_protocol, entries, load_protocol
 from featcache.probes.knn.options import KnnOptions
 from featcache.probes.linear.options import LinearOptions
 from featcache.probes.ood.options import OodOptions
 from featcache.probes.options import parse_options
 from featcache.probes.protocol import Protocol, check
-from featcache.probes.tasks import TASKS
+from featcache.probes.run import run_task
+from featcache.probes.tasks import TASKS, TaskInputs
 from featcache.registry import Entry
 from featcache.spec import (
     BackboneIdentity,
@@ -24,7 +26,41 @@ from featcache.spec import (
     TransformSpec,
 )
 
-NAMES = ["clip-paper-logreg@1", "dino-knn@1", "knn@1", "linear@1", "ood@1", "retrieval@1"]
+NAMES = [
+    "bigvision-fewshot@1",
+    "bob-retrieval@1",
+    "centroid@1",
+    "clip-benchmark-linear@1",
+    "clip-paper-logreg@1",
+    "clip-readme-logreg@1",
+    "clustering@1",
+    "copydetection@1",
+    "dino-knn@1",
+    "dinov2-knn@1",
+    "dinov2-linear@1",
+    "dinov2-logreg@1",
+    "disc21@1",
+    "fewshot@1",
+    "gpr1200@1",
+    "gradient@1",
+    "head@1",
+    "knn@1",
+    "lda@1",
+    "linear@1",
+    "lpplusplus@1",
+    "mae-linear-1view@1",
+    "mieb-fewshot@1",
+    "multilabel@1",
+    "ood@1",
+    "openood-v1.5@1",
+    "retrieval@1",
+    "ridge@1",
+    "roxford@1",
+    "rparis@1",
+    "tipadapter@1",
+    "vtab1k-linear@1",
+    "zeroshot@1",
+]
 
 
 def spec_of(tap="cls", compute="fp32", **transform):
@@ -135,8 +171,8 @@ def test_what_no_protocol_has_is_refused(facts, message):
         (KnnOptions, {"k": [20, 0]}, "from 1; got"),
         (KnnOptions, {"k": [20, 20]}, "distinct whole numbers"),
         (KnnOptions, {"k": [5]}, "`primary_k` must be one of `k`"),
-        (KnnOptions, {"leave_one_out": 1}, "true or false"),
-        (KnnOptions, {"temperature": 0}, "`temperature` must be between 0"),
+        (KnnOptions, {"exclude_self": 1}, "a name or a mapping"),
+        (KnnOptions, {"temperature": [0]}, "`temperature` must"),
         (OodOptions, {"detectors": ["msp", "odin"]}, "must be one of msp"),
         (OodOptions, {"detectors": ["msp"]}, "`primary` must be one of msp; got 'knn'"),
         (OodOptions, {"detectors": []}, "at least one"),
@@ -164,3 +200,24 @@ def test_listing_loads_nothing_heavy():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_protocol_that_the_field_names_is_there():
+    asked = (
+        "dino-knn dinov2-knn dinov2-logreg dinov2-linear clip-paper-logreg clip-readme-logreg "
+        "mae-linear-1view clip-benchmark-linear mieb-fewshot vtab1k-linear bigvision-fewshot "
+        "bob-retrieval roxford openood-v1.5"
+    )
+    assert {f"{name}@1" for name in asked.split()} <= set(NAMES)
+
+
+def test_dinov2s_grid_is_its_45_strengths():
+    grid = load_protocol("dinov2-logreg@1").options["strengths"]
+    np.testing.assert_allclose(grid, 10 ** np.linspace(-6, 5, 45), rtol=1e-15)
+
+
+def test_a_protocol_for_a_number_of_train_rows_refuses_others(make_table):
+    protocol = load_protocol("vtab1k-linear@1")
+    inputs = TaskInputs(train=make_table(160, seed=1), test=make_table(40, seed=2))
+    with pytest.raises(ProtocolError, match="must have 1000 train rows; got 160. Take that many"):
+        run_task(protocol, inputs)
