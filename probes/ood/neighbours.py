@@ -44,11 +44,11 @@ def search_bank(block: Block, wanted: frozenset[str]) -> Neighbours:
         if guided is not None:
             guided.add(cosine * shared.patterns.energies[start : start + size].float())
         if relation is not None:
-            rows = shared.tensor(shared.features[start : start + size])
-            theirs = torch.softmax(shared.logits(shared.head_input(rows)), dim=1).float()
-            near = cosine.clamp_min_(0) * (shares @ theirs.T)
-            near = torch.where(near > options.relation_threshold, near, 0)
-            relation += near.pow(options.relation_power).sum(dim=1, dtype=torch.float64)
+            near = cosine.clamp_min_(0).mul_(shares @ shared.bank_shares(start, size).T)
+            near.masked_fill_(near <= options.relation_threshold, 0)
+            if options.relation_power != 1:
+                near.pow_(options.relation_power)
+            relation += near.sum(dim=1)
     return Neighbours(
         kth=None if kth is None else kth.values[:, -1].double(),
         guidance=None if guided is None else guided.values.double().mean(dim=1),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _BLOCK_BYTES = 1 << 26
 _RANK = 1e-6  # singular values below this share of the largest are noise
+_SHARES_BYTES = 1 << 28  # of the train rows' softmax that are kept; else computed again
 _PERCENTILE_VALUES = 1 << 25  # activations that are sorted; more are sampled by rows
 
 
@@ -201,6 +202,20 @@ class IdStatistics:
             bank[rows] = unit(values).float()
         return bank
 
+    def bank_shares(self, start: int, size: int) -> torch.Tensor:
+        """Return the softmax of some train rows, shape (n, C), float32; kept if there is room."""
+        if 4 * self.n_rows * len(self.bias) > _SHARES_BYTES:
+            return self._shares(slice(start, start + size))
+        if "shares" not in self.memo:
+            every = row_blocks(self.n_rows, 24 * self.dim, _BLOCK_BYTES)
+            self.memo["shares"] = self.torch.cat([self._shares(rows) for rows in every])
+        kept: torch.Tensor = self.memo["shares"][start : start + size]
+        return kept
+
+    def _shares(self, rows: slice) -> torch.Tensor:
+        read = self.head_input(self.tensor(self.features[rows]))
+        return self.torch.softmax(self.logits(read), dim=1).float()
+
     @property
     def k(self) -> int:
         """Neighbours that `knn` counts: as asked for, or a share of the mean class size."""
@@ -238,4 +253,4 @@ class IdStatistics:
         self.__dict__.update(
             {name: other.__dict__[name] for name in names if name in other.__dict__}
         )
-        self.memo |= {name: kept for name, kept in other.memo.items() if name == "fdbd"}
+        self.memo |= {name: kept for name, kept in other.memo.items() if name in ("fdbd", "shares")}
