@@ -91,6 +91,8 @@ def peers(head):
     }
     by_logits = {"kl_matching": detector.KLMatching(None), "openmax": detector.OpenMax(None)}
     maps = {
+        "ash_p": detector.ASH(lambda z: z, flat, percentile=0.9, variant="ash-p"),
+        "ash_b": detector.ASH(lambda z: z, flat, percentile=0.9, variant="ash-b"),
         "ash_s": detector.ASH(lambda z: z, flat, percentile=0.9, variant="ash-s"),
         "scale": detector.SCALE(lambda z: z, flat, percentile=0.85),
     }

@@ -78,6 +78,9 @@ def board_json(board: Leaderboard) -> dict[str, object]:
                 "protocol": one.protocol,
                 "metric": one.metric,
                 "ood_datasets": list(one.others),
+                "split": one.split,
+                "fingerprint": one.version,
+                "seed": one.seed,
             }
             for one in board.columns
         ],

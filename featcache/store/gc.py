@@ -32,7 +32,7 @@ from featcache.store.files import (
 FRESH_S = 3600.0
 """Seconds for which a thing is left alone when nothing tells whether somebody still works on it."""
 INCOMING, CHUNKS = "incoming", "chunks"
-_ROOMS = ("features", "heads", "results", INCOMING, CHUNKS)
+_ROOMS = ("analysis", "features", "heads", "results", INCOMING, CHUNKS)
 
 Kind = Literal["temporary", "work", "unsealed", "incoming", "chunk", "sealed"]
 

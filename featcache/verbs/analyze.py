@@ -19,6 +19,7 @@ import numpy as np
 
 from featcache.digest import Json, sha256_json
 from featcache.errors import OptionError, ShapeError
+from featcache.head_store import HeadStore, StoredHead, read_head
 from featcache.spec import KEY_DIGITS
 from featcache.store.cache import Cache, slug
 from featcache.store.feature_set import FeatureSet
@@ -28,7 +29,6 @@ from featcache.verbs.inputs import identity, read_fingerprint
 from featcache.verbs.selection import WHOLE, Role, select
 
 if TYPE_CHECKING:
-    from featcache.head_store import StoredHead
     from featcache.probes.analysis.options import AnalysisOptions
 
 ANALYSIS_FORMAT = 1
@@ -77,7 +77,8 @@ def analyze(
         split: Split to look at. If None the first of train, all, val, test that all backbones
             have, since scores that choose a backbone must not see test labels.
         tap: Tap to read, if several are cached.
-        heads: Backbone to its own classifier, for LEEP, NCE and energy; they are skipped for
+        heads: Backbone to its own classifier, for LEEP, NCE and energy; None: those that the
+            cache has (`featcache head native`). They are skipped for
             others.
         sample: Rows looked at; the options' default if None.
         seed: Of the sample, and of everything random.
@@ -98,8 +99,9 @@ def analyze(
     if not names or len(set(names)) < len(names):
         raise OptionError(f"`backbones` must be one or more, each once; got {names!r}. Drop some.")
     options = AnalysisOptions() if sample is None else AnalysisOptions(sample=sample)
-    store, heads = Cache(cache), heads or {}
+    store = Cache(cache)
     sets = _find(store, names, dataset, split, tap)
+    heads = _native_heads(store, sets) if heads is None else heads
     _check_heads(heads, sets)
     question = _question(sets, heads, options, seed)
     path = _path_of(store, question)
@@ -149,6 +151,17 @@ def _find(
             identify=lambda _: fingerprint,
         )
         found[backbone] = chosen[role.name].open()
+    return found
+
+
+def _native_heads(cache: Cache, sets: Mapping[str, FeatureSet]) -> dict[str, StoredHead]:
+    """Return the networks' own classifiers of these features, as far as the cache has them."""
+    found = {}
+    for name, one in sets.items():
+        wanted = (one.spec.backbone.weights, one.spec.tap)
+        for entry in HeadStore(cache.root).entries(kind="native"):
+            if (entry.backbone.weights, entry.tap) == wanted:
+                found[name] = read_head(entry.path)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 
 from featcache.result_store import Result
@@ -27,10 +27,11 @@ class Column:
     @property
     def heading(self) -> str:
         """Task, metric and OOD datasets; the protocol only if it is not the task's default."""
-        task = self.task if self.protocol == f"{self.task}@1" else self.protocol
+        task = self.task if self.protocol == _default_protocol(self.task) else self.protocol
         versus = f" vs {'+'.join(self.others)}" if self.others else ""
         split = f" ({self.split})" if self.split not in ("test", "all") else ""
-        return f"{task}{versus}{split} {self.metric}"
+        seed = f" seed {self.seed}" if self.seed else ""
+        return f"{task}{versus}{split} {self.metric}{seed}"
 
     @property
     def title(self) -> str:
@@ -73,6 +74,7 @@ def leaderboard(results: Sequence[Result]) -> Leaderboard:
     """
     cells = {(one.record["backbone"], _column(one)): one for one in results}
     columns = tuple(sorted({column for _, column in cells}))
+    columns, cells = _told_apart(columns, cells)
     rows = []
     for backbone in {name for name, _ in cells}:
         own = tuple(cells.get((backbone, column)) for column in columns)
@@ -93,6 +95,26 @@ def leaderboard(results: Sequence[Result]) -> Leaderboard:
         )
     rows.sort(key=lambda row: (row.cells.count(None), row.mean_gap, row.backbone))
     return Leaderboard(columns=columns, rows=tuple(rows))
+
+
+def _told_apart(
+    columns: tuple[Column, ...], cells: dict[tuple[str, Column], Result]
+) -> tuple[tuple[Column, ...], dict[tuple[str, Column], Result]]:
+    """Write the version into the dataset's name where two columns would read alike."""
+    titles = [column.title for column in columns]
+    named = {
+        column: replace(column, dataset=f"{column.dataset}#{column.version[:6]}")
+        if titles.count(column.title) > 1
+        else column
+        for column in columns
+    }
+    return tuple(named.values()), {(row, named[at]): one for (row, at), one in cells.items()}
+
+
+def _default_protocol(task: str) -> str:
+    from featcache.probes.tasks import TASKS
+
+    return TASKS[task].default_protocol if task in TASKS else f"{task}@1"
 
 
 def to_markdown(board: Leaderboard) -> str:
