@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Score = Callable[[Block], "torch.Tensor"]
 
-_BLOCK_ROWS = 4096  # scored at a time: a product with the bank is then at its peak
+_BLOCK_ROWS = 2048  # scored at a time: a product with the bank is then at its peak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

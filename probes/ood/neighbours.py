@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from featcache.probes.ood.block import Block
 
-_BANK_BYTES = 1 << 27  # of similarities at a time
+_BANK_BYTES = 1 << 28  # of similarities at a time; long rows amortise the k-smallest search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,14 +41,15 @@ def search_bank(block: Block, wanted: frozenset[str]) -> Neighbours:
         cosine = queries @ bank.T  # (B, n)
         if kth is not None:
             kth.add(cosine)
-        if guided is not None:
-            guided.add(cosine * shared.patterns.energies[start : start + size].float())
         if relation is not None:
-            near = cosine.clamp_min_(0).mul_(shares @ shared.bank_shares(start, size).T)
+            near = cosine.clamp_min(0).mul_(shares @ shared.bank_shares(start, size).T)
             near.masked_fill_(near <= options.relation_threshold, 0)
             if options.relation_power != 1:
                 near.pow_(options.relation_power)
             relation += near.sum(dim=1)
+        if guided is not None:  # last, as it takes the cosines' place
+            energies = shared.patterns.energies[start : start + size].float()
+            guided.add(cosine.mul_(energies))
     return Neighbours(
         kth=None if kth is None else kth.values[:, -1].double(),
         guidance=None if guided is None else guided.values.double().mean(dim=1),
