@@ -143,6 +143,8 @@ def _show(result: Result, was_stored: bool) -> None:
     print_table(title, [*columns, "against stored features"] if change else columns, rows)
     how = "already stored" if was_stored else f"{record['how']['seconds']:.2f} s"
     typer.echo(f"{how}  * primary metric\n  {result.path}")
+    for warning in record["details"].get("warnings", []):
+        note(f"Warning: {warning}")
 
 
 def _change(change: dict[str, Any], name: str, primary: str) -> str:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def labelled_pair(inputs: TaskInputs) -> tuple[Table, Table, dict[str, Json]]:
     """Return the labelled train rows by id, the labelled test rows as they come, and counts."""
     source = present(inputs.train)
-    train = labelled(source, "train", by_id=True)
-    test = labelled(inputs.test, "test", by_id=False)
+    train = labelled(source, "train", in_id_order=True)
+    test = labelled(inputs.test, "test", in_id_order=False)
     is_new: NDArray[np.bool_] = ~np.isin(test.labels, train.labels)
     details: dict[str, Json] = {
         "dropped_unlabelled_train": len(source) - len(train),
@@ -33,8 +33,13 @@ def labelled_pair(inputs: TaskInputs) -> tuple[Table, Table, dict[str, Json]]:
     return train, test, details
 
 
-def labelled(table: Table, name: str, *, by_id: bool) -> Table:
-    """Return the rows that have a label, with `by_id` in the order of their ids.
+def by_id(table: Table) -> Table:
+    """Return the rows in the order of their ids."""
+    return table.take(np.argsort(table.ids, kind="stable"))
+
+
+def labelled(table: Table, name: str, *, in_id_order: bool) -> Table:
+    """Return the rows that have a label, with `in_id_order` in the order of their ids.
 
     Raises:
         ShapeError: If there is none.
@@ -45,7 +50,7 @@ def labelled(table: Table, name: str, *, by_id: bool) -> Table:
             f"`{name}` must have labelled rows; got {len(table)} rows and no label. "
             "Use a dataset with classes."
         )
-    if by_id:
+    if in_id_order:
         rows = rows[np.argsort(table.ids[rows], kind="stable")]
     elif len(rows) == len(table):
         return table

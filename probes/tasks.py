@@ -204,5 +204,7 @@ class TaskInputs:
     """For `ood` the other datasets, by name."""
     head: StoredHead | None = None
     """A classifier that was there before: the network's own, a fitted one, or a text tower's."""
+    pretraining: str = ""
+    """What is said of the data that the backbone was trained on; '' if nothing is."""
     seed: int = 0
     device: str = "cpu"

@@ -237,6 +237,15 @@ def _inputs(asked: _Asked, device: str) -> TaskInputs:
         test=test,
         ood=ood,
         head=asked.head,
+        pretraining=pretraining_of(sets["test"].spec.backbone.name),
         seed=seed,
         device=device,
     )
+
+
+def pretraining_of(backbones: str) -> str:
+    """Return the names of the backbones and what the registry tells of their training data."""
+    from featcache.backbones.catalog import BACKBONES
+
+    known = [name for name in backbones.split("+") if name in BACKBONES]
+    return "; ".join([backbones, *(str(BACKBONES.get(name).facts.get("data")) for name in known)])

@@ -14,6 +14,7 @@ from featcache.probes.closed_form.options import RidgeOptions, Selection
 from featcache.probes.closed_form.ridge import RidgeSystem, decompose
 from featcache.probes.closed_form.targets import ClassTargets
 from featcache.probes.linear.head import LinearHead
+from featcache.probes.linear.selection import grid_warnings
 
 _BIG_VISION_EPSILON = 1e-5  # big_vision evaluators/fewshot_lsr.py, added to each deviation
 _BIG_VISION_BIAS = 100.0  # big_vision evaluators/fewshot_lsr.py, BIAS_CONSTANT
@@ -200,6 +201,9 @@ def _head(
         "targets": options.targets,
         "class_weight": options.class_weight,
         "classes_in_train": len(classes),
+        "warnings": []
+        if choice is None
+        else [*grid_warnings(strength, list(choice.tried), is_extended=bool(choice.extended))],
     }
     return LinearHead(
         classes=classes,

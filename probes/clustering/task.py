@@ -34,7 +34,7 @@ def run_clustering(protocol: Protocol, inputs: TaskInputs) -> Outcome:
         OptionError: If there are more clusters than rows.
     """
     options = cast(ClusteringOptions, protocol.parsed_options())
-    table = labelled(inputs.test, "test", by_id=True)
+    table = labelled(inputs.test, "test", in_id_order=True)
     rng = np.random.default_rng(inputs.seed)
     features = table.features
     if options.normalise == "l2":

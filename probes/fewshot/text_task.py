@@ -57,7 +57,7 @@ def run_zeroshot(protocol: Protocol, inputs: TaskInputs) -> Outcome:
     """
     options = cast(ZeroshotOptions, protocol.parsed_options())
     inputs = of_classes(inputs, options.classes)
-    test = labelled(inputs.test, "test", by_id=False)
+    test = labelled(inputs.test, "test", in_id_order=False)
     names = [name for name in test.class_names if name in (options.classes or test.class_names)]
     head, text = _text(inputs, names)
     kept = np.flatnonzero(np.isin(test.class_names, names))

@@ -38,7 +38,7 @@ def run_head(protocol: Protocol, inputs: TaskInputs) -> Outcome:
     options = cast(HeadOptions, protocol.parsed_options())
     if (stored := inputs.head) is None:
         raise ShapeError("Task 'head' needs a classifier; got none. Give one with --head.")
-    test = labelled(inputs.test, "test", by_id=False)
+    test = labelled(inputs.test, "test", in_id_order=False)
     mapping = options.mapping()
     columns = match_classes(test.class_names, stored.class_names, stored.descriptions, mapping)
     head, is_masked = LinearHead.of_stored(stored), options.mask == "dataset"

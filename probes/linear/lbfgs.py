@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,7 +80,7 @@ class Problem:
         self._least_loss = self._least_size = float("inf")
         self._step, self._slope = 1.0, 0.0
         self._grad = self._bend = self._direction = theta.new_zeros(theta.shape)
-        self._pairs: deque[tuple[torch.Tensor, torch.Tensor, float]] = deque(maxlen=MEMORY)
+        self._pairs = _Pairs(theta)
 
     def is_solved(self, tol: float) -> bool:
         """Tell whether the gradient at `theta` is small enough."""
@@ -89,7 +89,7 @@ class Problem:
     def promote(self, dtype: torch.dtype) -> None:
         """Go on in a wider number format; the next pass measures `theta` anew."""
         self.theta = self.theta.to(dtype)
-        self._pairs.clear()
+        self._pairs = _Pairs(self.theta)
         self._direction = self.theta.new_zeros(self.theta.shape)
         self.loss = self.size = self._least_loss = self._least_size = float("inf")
         self._step, self.idle = 1.0, 0
@@ -108,10 +108,8 @@ class Problem:
         if np.isinf(self.loss):  # the first pass, at `theta` itself
             self.loss, self.size, self._grad, self._bend = loss, size, grad, bend
         elif self._is_enough(loss, grad, noise):
-            move, turn = self._step * self._direction, grad - self._grad
-            along = float((move * turn).sum())
-            if along > 0:  # a convex loss has s·y > 0; rounding may not
-                self._pairs.append((move, turn, along))
+            move = self._step * self._direction
+            self._pairs.add(move, grad - self._grad)
             self.theta = self.theta + move
             self.loss, self.size, self._grad, self._bend = loss, size, grad, bend
             self._step = 1.0
@@ -146,16 +144,49 @@ class Problem:
             self._slope = float((self._grad * self._direction).sum())
 
     def _inverse_hessian(self, grad: torch.Tensor) -> torch.Tensor:
-        rest, taken = grad, []
-        for move, turn, along in reversed(self._pairs):
+        pairs, rest, taken = list(self._pairs), grad, []
+        for move, turn, along in reversed(pairs):
             taken.append(float((move * rest).sum()) / along)
             rest = rest - taken[-1] * turn
         found = self._precondition(rest, self._bend, self.penalty)
-        if self._pairs:
-            _, turn, along = self._pairs[-1]
+        if pairs:
+            _, turn, along = pairs[-1]
             found *= along / float(
                 (turn * self._precondition(turn, self._bend, self.penalty)).sum()
             )
-        for (move, turn, along), share in zip(self._pairs, reversed(taken), strict=True):
+        for (move, turn, along), share in zip(pairs, reversed(taken), strict=True):
             found += (share - float((turn * found).sum()) / along) * move
         return found
+
+
+class _Pairs:
+    """The last `MEMORY` pairs of steps and what they changed in the gradient, in one block.
+
+    Single tensors that outlive many others would tear holes into the heap.
+    """
+
+    def __init__(self, like: torch.Tensor) -> None:
+        """Make room for pairs of the shape and dtype of `like`."""
+        self._room = like.new_empty((MEMORY, 2, *like.shape))
+        self._along: deque[float] = deque(maxlen=MEMORY)
+        self._added = 0
+
+    def add(self, move: torch.Tensor, turn: torch.Tensor) -> None:
+        """Keep a pair, unless rounding hides that the loss is convex: s·y > 0."""
+        along = float((move * turn).sum())
+        if along > 0:
+            place = self._room[self._added % MEMORY]
+            place[0], place[1] = move, turn
+            self._along.append(along)
+            self._added += 1
+
+    def clear(self) -> None:
+        """Forget all pairs."""
+        self._along.clear()
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
+        """Yield (s, y, s·y), the oldest first."""
+        first = self._added - len(self._along)
+        for offset, along in enumerate(self._along):
+            move, turn = self._room[(first + offset) % MEMORY]
+            yield move, turn, along

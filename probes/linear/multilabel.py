@@ -12,7 +12,7 @@ from featcache.probes.linear.head import LinearHead
 from featcache.probes.linear.logistic import one_vs_rest_solver
 from featcache.probes.linear.options import MultilabelOptions
 from featcache.probes.linear.scaling import Rows, Scaling
-from featcache.probes.linear.selection import Fold, StrengthSearch
+from featcache.probes.linear.selection import Fold, StrengthSearch, warnings_of
 from featcache.probes.linear.solver import PathSolver
 from featcache.probes.metrics import average_precisions
 from featcache.probes.splits import stratified_split
@@ -103,9 +103,11 @@ def fit_multilabel(
             "grid_extended": [] if search is None else search.edges,
             "held_out_rows": len(held),
             "held_out_map": [[c, tried[c]] for c in sorted(tried)],
+            "solved": [] if search is None else search.reports(),
             "converged": bool(path.converged[0]),
             "grad_norm": float(path.grad_norm[0]),
             "iterations": int(path.iterations[0]),
+            "warnings": warnings_of(search, path),
         },
     )
 

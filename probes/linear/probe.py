@@ -14,7 +14,7 @@ from featcache.probes.linear.head import LinearHead
 from featcache.probes.linear.logistic import softmax_solver
 from featcache.probes.linear.options import LinearOptions
 from featcache.probes.linear.scaling import Rows, Scaling
-from featcache.probes.linear.selection import Fold, Score, StrengthSearch
+from featcache.probes.linear.selection import Fold, Score, StrengthSearch, warnings_of
 from featcache.probes.linear.solver import LogisticPath, PathSolver
 from featcache.probes.metrics import mean_per_class, top1
 from featcache.probes.splits import stratified_folds, stratified_split
@@ -177,6 +177,7 @@ def _details(
         "held_out_rows": 0 if search is None else search.n_held,
         "folds": 0 if search is None else len(search.folds),
         f"held_out_{options.criterion}": [[c, tried[c]] for c in sorted(tried)],
+        "solved": [] if search is None else search.reports(),
         "standardise": options.standardise,
         "class_weight": options.class_weight,
         "classes_in_train": len(path.classes),
@@ -187,6 +188,7 @@ def _details(
             "passes": int(path.passes[0]),
             "converged": bool(path.converged[0]),
         },
+        "warnings": warnings_of(search, path),
     }
 
 

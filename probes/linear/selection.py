@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.digest import Json
 from featcache.probes.linear.options import LinearOptions
 from featcache.probes.linear.scaling import Rows
 from featcache.probes.linear.solver import LogisticPath, PathSolver
@@ -51,6 +52,8 @@ class StrengthSearch:
     score: Score
     tried: dict[float, float] = field(default_factory=dict)
     """Strength to score, averaged over all held-out rows."""
+    solved: dict[float, dict[str, Json]] = field(default_factory=dict)
+    """Strength to what its solver reports; of several folds the worst."""
     edges: list[str] = field(default_factory=list)
     """Which edges of the grid were extended: 'weak', 'strong'."""
 
@@ -68,6 +71,10 @@ class StrengthSearch:
     def at_edge(self) -> bool:
         """Whether the best strength is the strongest or weakest penalty tried."""
         return self.best in (min(self.tried), max(self.tried))
+
+    def reports(self) -> list[Json]:
+        """Return gradient norm, iterations and convergence of each strength, in order."""
+        return [{"strength": c, **self.solved[c]} for c in sorted(self.solved)]
 
     def run(self) -> float:
         """Try strengths as the options say, and return the best."""
@@ -94,6 +101,12 @@ class StrengthSearch:
             total += np.array(scores) * len(fold.held)
             paths.append(path)
         self.tried |= dict(zip(strengths, (total / self.n_held).tolist(), strict=True))
+        for place, strength in enumerate(strengths):
+            self.solved[strength] = {
+                "grad_norm": max(float(path.grad_norm[place]) for path in paths),
+                "iterations": max(int(path.iterations[place]) for path in paths),
+                "converged": all(bool(path.converged[place]) for path in paths),
+            }
         if self.best in strengths:
             place = list(strengths).index(self.best)
             for fold, path in zip(self.folds, paths, strict=True):
@@ -129,6 +142,42 @@ class StrengthSearch:
         error = (max(best * (1 - best), 0) / self.n_held) ** 0.5
         limit = self.options.stop_standard_errors * error
         return self.options.stop_standard_errors > 0 and best - weakest > limit
+
+
+def grid_warnings(best: float, tried: Sequence[float], *, is_extended: bool) -> list[str]:
+    """Return in sentences that a grid was extended, or that its best strength is at an edge."""
+    said, low, high = [], min(tried), max(tried)
+    if is_extended:
+        said.append(
+            f"The best strength lay at an edge of the grid, which was extended to "
+            f"{low:.3g} .. {high:.3g}."
+        )
+    if best in (low, high):
+        said.append(f"The best strength, {best:.3g}, is at the edge of all that were tried.")
+    return said
+
+
+def warnings_of(search: StrengthSearch | None, path: LogisticPath) -> list[Json]:
+    """Return in sentences what a reader of the score should know of the fits.
+
+    Args:
+        search: How the strength was chosen, if it was.
+        path: The final fit, of one strength.
+    """
+    said: list[Json] = []
+    if search is not None:
+        said += grid_warnings(search.best, list(search.tried), is_extended=bool(search.edges))
+        if short := [c for c, one in search.solved.items() if not one["converged"]]:
+            said.append(
+                f"{len(short)} of {len(search.solved)} strengths stopped short of the gradient "
+                f"norm asked for, the first at {min(short):.3g}."
+            )
+    if not path.converged[0]:
+        said.append(
+            f"The classifier stopped at gradient norm {path.grad_norm[0]:.1e}, short of what was "
+            "asked for."
+        )
+    return said
 
 
 def _groups(options: LinearOptions) -> list[tuple[float, ...]]:

@@ -37,6 +37,7 @@ _LEAST_SPREAD = 1e-12  # of p (1 - p): a preconditioner must stay finite
 _COLUMNS = {"cpu": 16, "cuda": 4096}  # of a product that is worth more than a nearer start
 _GROUP_SHARE = 0.5  # of the features' float32 bytes may go to a group's pairs
 _GROUP_BYTES = 1 << 26  # but 64 MiB always may
+_KEPT_SHARE = 0.1  # of the features' float32 bytes may go to solutions that others start from
 _CURVE = 3  # solutions through which the next start is drawn: a parabola
 _STRIDE = np.log(10.0) + 1e-9  # in log C; solutions further apart are on no curve
 
@@ -142,7 +143,16 @@ class PathSolver:
             descend(self._evaluate, short, tol=tol, max_iter=self._max_iter)
         for c, item in zip(strengths, problems, strict=True):
             self._solved[c] = item.theta.to(design.dtype)
+        self._forget(float(np.log(strengths[-1])))
         return problems
+
+    def _forget(self, at: float) -> None:
+        """Keep the solutions nearest to the last one, as many as there is room for."""
+        one = self._design.dtype.itemsize * (self._design.dim + 1) * self._loss.n_columns
+        room = _KEPT_SHARE * 4 * self._design.n_rows * self._design.dim // one
+        far = sorted(self._solved, key=lambda c: abs(np.log(c) - at))
+        for c in far[max(_CURVE, int(room)) :]:
+            del self._solved[c]
 
     @property
     def _n_rows(self) -> float:

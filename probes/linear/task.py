@@ -33,7 +33,7 @@ def run_linear(protocol: Protocol, inputs: TaskInputs) -> Outcome:
     train, test, details = labelled_pair(inputs)
     validation = None
     if inputs.validation is not None:
-        given = labelled(inputs.validation, "validation", by_id=True)
+        given = labelled(inputs.validation, "validation", in_id_order=True)
         validation = given.features, given.labels
     fit = fit_and_hold_out(
         train.features,
@@ -64,8 +64,8 @@ def run_multilabel(protocol: Protocol, inputs: TaskInputs) -> Outcome:
         ShapeError: If a side has no labelled rows, or no class has test rows in it and outside.
     """
     options = cast(MultilabelOptions, protocol.parsed_options())
-    train = labelled(present(inputs.train), "train", by_id=True)
-    test = labelled(inputs.test, "test", by_id=False)
+    train = labelled(present(inputs.train), "train", in_id_order=True)
+    test = labelled(inputs.test, "test", in_id_order=False)
     names, members = targets_of(train, options.separator)
     rng = np.random.default_rng(inputs.seed)
     head = fit_multilabel(train.features, members, train.labels, options, rng, device=inputs.device)

@@ -32,7 +32,7 @@ class OodOptions:
     It has seen a kind of OOD data, so it is never the primary number."""
     tuning_sets: tuple[str, ...] = ()
     contaminated: Mapping[str, Json] = field(default_factory=dict)
-    """OOD dataset to why the backbone may have been trained on it."""
+    """OOD dataset to why the backbone may have been trained on it, beside what is known of both."""
     k: int = 50  # OpenOOD v1.5 knn.yml
     k_class_share: float = 0.1
     """`k` is at most this share of the mean class size: the k-th neighbour of a typical row must

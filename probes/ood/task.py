@@ -14,7 +14,7 @@ from featcache.probes.ood.detectors import Detectors, fit_detectors
 from featcache.probes.ood.metrics import POSITIVE, detection_metrics
 from featcache.probes.ood.options import OodOptions
 from featcache.probes.ood.tuning import tune
-from featcache.probes.ood.warnings import assumptions
+from featcache.probes.ood.warnings import assumptions, contaminated
 from featcache.probes.tables import labelled, present
 from featcache.result_store import Outcome
 from featcache.statistics import delong_interval
@@ -41,7 +41,7 @@ def run_ood(protocol: Protocol, inputs: TaskInputs) -> Outcome:
     """
     options = cast(OodOptions, protocol.parsed_options())
     _check_sets(options, list(inputs.ood))
-    train = labelled(present(inputs.train), "train", by_id=True)
+    train = labelled(present(inputs.train), "train", in_id_order=True)
     rng = np.random.default_rng(inputs.seed)
     fitted = fit_detectors(
         train.features,
@@ -60,6 +60,7 @@ def run_ood(protocol: Protocol, inputs: TaskInputs) -> Outcome:
     tuned, chosen = _tuned(fitted, inputs, options, others)
     sizes = [len(table) for table in tables.values()]
     head = fitted.head if inputs.head is None else None
+    known = contaminated(inputs.pretraining, options.contaminated, others)
     return Outcome(
         metrics={**metrics, **_full_spectrum(scores, options, others), **tuned},
         primary="auroc",
@@ -80,8 +81,8 @@ def run_ood(protocol: Protocol, inputs: TaskInputs) -> Outcome:
             "primary_detector": options.primary,
             "rows": dict(zip(tables, sizes, strict=True)),
             "dropped_unlabelled_train": len(present(inputs.train)) - len(train),
-            "contaminated": {name: options.contaminated.get(name) for name in others},
-            **assumptions(fitted, scores["test"]),
+            "contaminated": known,
+            **assumptions(fitted, scores["test"], known),
             **chosen,
         },
         head=None if head is None else head.kept(train.class_names),

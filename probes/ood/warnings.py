@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -18,14 +19,18 @@ if TYPE_CHECKING:
 _TIED = 0.05  # share of test rows at one score from which a detector is called saturated
 
 
-def assumptions(fitted: Detectors, inside: Mapping[str, NDArray[np.float64]]) -> dict[str, Json]:
+def assumptions(
+    fitted: Detectors, inside: Mapping[str, NDArray[np.float64]], known: Mapping[str, Json]
+) -> dict[str, Json]:
     """Return `warnings`, a list of sentences, and the numbers of single detectors.
 
     Args:
         fitted: After it has scored something.
         inside: Scores of the ID test rows, by detector.
+        known: OOD set to why the backbone may know its classes, as `contaminated` gives it.
     """
-    shared, said = fitted.shared, []
+    shared = fitted.shared
+    said = [f"The backbone may know {name}: {why}" for name, why in known.items() if why]
     shaped = [name for name in fitted.names if DETECTORS[name].needs_positive]
     if shaped and (lowest := shared.patterns.lowest) < 0:
         said.append(
@@ -57,22 +62,39 @@ def assumptions(fitted: Detectors, inside: Mapping[str, NDArray[np.float64]]) ->
     return {"warnings": said, **found}
 
 
+def contaminated(
+    pretraining: str, known: Mapping[str, Json], ood_datasets: Sequence[str]
+) -> dict[str, Json]:
+    """Return for each OOD set why the backbone may know its classes; None where nothing is known.
+
+    Args:
+        pretraining: What is said of the backbone's training data, its name included; '' if nothing.
+        known: OOD set to a reason that somebody found out; it goes before the table.
+        ood_datasets: Names of the sets.
+    """
+    return {
+        name: known.get(name) or contamination(pretraining, name) or None for name in ood_datasets
+    }
+
+
 def contamination(pretraining: str, ood_dataset: str) -> str:
     """Return why a backbone may know an OOD set's classes; '' if nothing is known.
 
     Args:
-        pretraining: Name of what it was trained on, such as `imagenet-21k`.
-        ood_dataset: Name of the OOD set, such as `ssb_hard`.
+        pretraining: Names what it was trained on, such as `ImageNet-21k, then ImageNet-1k`.
+        ood_dataset: Name of the OOD set, such as `ssb_hard` or `torchvision:DTD`.
 
     Source: The table `contamination.yaml`.
     """
     import yaml
 
     file = resources.files("featcache.probes.ood") / "contamination.yaml"
+    said, asked = _plain(pretraining), _plain(re.split("[:/]", ood_dataset)[-1])
     for row in yaml.safe_load(file.read_text(encoding="utf-8")):
-        known = str(pretraining).lower().replace("_", "-")
-        if ood_dataset.lower().replace("_", "-") in row["ood"] and any(
-            part in known for part in row["pretraining"]
-        ):
+        if asked in row["ood"] and any(part in said for part in row["pretraining"]):
             return str(row["why"])
     return ""
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")

@@ -23,9 +23,9 @@ from featcache.probes.retrieval.ground_truth import read_id_lists
 from featcache.probes.retrieval.ranking import Truth
 from featcache.probes.retrieval.row_lists import RowLists, rows_of_class, rows_of_ids
 from featcache.probes.retrieval.search import Scorer, cosine_scorer
-from featcache.probes.retrieval.task import by_id, hidden_rows
+from featcache.probes.retrieval.task import hidden_rows
 from featcache.probes.retrieval.whitening import fit_whitening
-from featcache.probes.tables import present
+from featcache.probes.tables import by_id, present
 from featcache.result_store import Outcome
 
 if TYPE_CHECKING:

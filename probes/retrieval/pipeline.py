@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.digest import Json
-from featcache.errors import ShapeError
 from featcache.probes.arrays import Features, row_blocks, unit_rows
 from featcache.probes.retrieval.expansion import expand
 from featcache.probes.retrieval.options import RetrievalOptions
@@ -16,6 +15,7 @@ from featcache.probes.retrieval.reranking import reranked_scorer
 from featcache.probes.retrieval.row_lists import RowLists, own_row
 from featcache.probes.retrieval.search import Scorer, cosine_scorer
 from featcache.probes.retrieval.whitening import fit_whitening
+from featcache.probes.tables import by_id, present
 
 if TYPE_CHECKING:
     from featcache.store.table import Table
@@ -76,11 +76,7 @@ def _whiten(
     chosen = options.whitening
     fitted = rows[1]
     if chosen.fit == "train":
-        if train is None:
-            raise ShapeError(
-                "`whitening.fit: train` needs train rows; got none. Extract a train split."
-            )
-        fitted = train.features[np.argsort(train.ids, kind="stable")]
+        fitted = by_id(present(train)).features
     whitening = fit_whitening(
         fitted,
         power=chosen.power,

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.digest import Json
-from featcache.errors import OptionError, ShapeError
+from featcache.errors import OptionError
 from featcache.probes.retrieval.ground_truth import SETTINGS, read_ground_truth, read_id_lists
 from featcache.probes.retrieval.options import RetrievalOptions
 from featcache.probes.retrieval.pipeline import build_scorer
 from featcache.probes.retrieval.ranking import Ranked, Truth, score_rankings
 from featcache.probes.retrieval.row_lists import RowLists, own_row, rows_of_class, rows_of_ids
+from featcache.probes.tables import by_id, present
 from featcache.result_store import Outcome
 from featcache.statistics import Interval, bootstrap_mean_interval, wilson_interval
 
@@ -48,9 +49,7 @@ def run_retrieval(protocol: Protocol, inputs: TaskInputs) -> Outcome:
     options = cast(RetrievalOptions, protocol.parsed_options())
     test = gallery = by_id(inputs.test)
     if options.gallery == "train":
-        if inputs.train is None:
-            raise ShapeError("`gallery: train` needs train rows; got none. Extract a train split.")
-        gallery = by_id(inputs.train)
+        gallery = by_id(present(inputs.train))
     queries, truths, details = _questions(test, gallery, options)
     primary = truths["primary"]
     scorer, steps = build_scorer(
@@ -90,11 +89,6 @@ def run_retrieval(protocol: Protocol, inputs: TaskInputs) -> Outcome:
             **steps,
         },
     )
-
-
-def by_id(table: Table) -> Table:
-    """Return the rows in the order of their ids."""
-    return table.take(np.argsort(table.ids, kind="stable"))
 
 
 def hidden_rows(

@@ -163,10 +163,13 @@ def test_an_optimum_at_the_edge_extends_the_grid_and_says_so(make_clusters):
     assert found["grid_extended"] == ["strong"]
     assert found["strength"] < 10
     assert found["at_grid_edge"] is False
+    assert len(found["warnings"]) == 1
+    assert "extended" in found["warnings"][0]
     tried = [c for c, _ in found["held_out_nll"]]
     np.testing.assert_allclose(np.diff(np.log10(tried)), 1, atol=1e-9)
     stuck = fit_linear(x, y, replace(narrow, extend_decades=1), rng()).details
     assert stuck["at_grid_edge"] is True
+    assert stuck["warnings"][-1] == "The best strength, 1, is at the edge of all that were tried."
     assert min(c for c, _ in stuck["held_out_nll"]) == pytest.approx(1.0)
 
 
@@ -206,3 +209,16 @@ def test_centring_changes_nothing(make_clusters):
 def test_options_that_contradict_themselves_are_refused(values, message):
     with pytest.raises(OptionError, match=message):
         LinearOptions(**values)
+
+
+def test_every_strength_reports_how_far_it_was_solved(make_clusters):
+    x, y = make_clusters(300, 20, 4, spread=0.15)
+    options = LinearOptions(strengths=(0.1, 1.0, 10.0), search="grid", steps_per_decade=1)
+    found = fit_linear(x, y, options, rng()).details
+    assert [one["strength"] for one in found["solved"]] == [0.1, 1.0, 10.0]
+    assert all(one["converged"] and 0 < one["grad_norm"] <= 1.02e-6 for one in found["solved"])
+    short = fit_linear(x, y, replace(options, max_iter=1), rng()).details
+    assert [one["iterations"] for one in short["solved"]] == [1, 1, 1]
+    said = " ".join(short["warnings"])
+    assert "3 of 3 strengths stopped short of the gradient norm asked for" in said
+    assert "The classifier stopped at gradient norm" in said

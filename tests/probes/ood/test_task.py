@@ -100,6 +100,18 @@ def test_contamination_is_told_by_names():
     assert "ImageNet-21k" in contamination("ImageNet_21k", "ssb_hard")
     assert contamination("imagenet-1k", "ssb_hard") == ""
     assert contamination("laion-2b", "textures")
+    assert "from ImageNet" in contamination("vit_b16; ImageNet-1k", "torchvision:STL10")
+
+
+def test_what_the_backbone_may_know_is_a_warning(inputs):
+    known = replace(inputs, pretraining="clip_vitb16; LAION-2B", ood={"dtd": inputs.ood["near"]})
+    details = run_task(protocol(detectors=["knn"]), known).details
+    assert details["contaminated"] == {"dtd": "Web-scale data holds images of these classes."}
+    assert any(said.startswith("The backbone may know dtd") for said in details["warnings"])
+    told = run_task(protocol(detectors=["knn"], contaminated={"dtd": "Seen."}), known).details
+    assert told["contaminated"] == {"dtd": "Seen."}
+    unknown = replace(known, pretraining="my own")
+    assert run_task(protocol(detectors=["knn"]), unknown).details["contaminated"] == {"dtd": None}
 
 
 def test_datasets_that_are_not_there_are_asked_for(inputs):
