@@ -126,6 +126,9 @@ def _show_all(tried: list[Tried], *, as_json: bool) -> None:
     done = sum(one.result is not None for one in tried)
     columns = ["protocol", "metric", "value", "95 % interval", "not run because"]
     print_table(f"{done} of {len(tried)} protocols", columns, rows)
+    for one in tried:
+        if one.result is not None:
+            _warn(one.result.record, f" ({one.protocol})")
 
 
 def _show(result: Result, was_stored: bool) -> None:
@@ -143,8 +146,12 @@ def _show(result: Result, was_stored: bool) -> None:
     print_table(title, [*columns, "against stored features"] if change else columns, rows)
     how = "already stored" if was_stored else f"{record['how']['seconds']:.2f} s"
     typer.echo(f"{how}  * primary metric\n  {result.path}")
+    _warn(record)
+
+
+def _warn(record: dict[str, Any], where: str = "") -> None:
     for warning in record["details"].get("warnings", []):
-        note(f"Warning: {warning}")
+        note(f"Warning{where}: {warning}")
 
 
 def _change(change: dict[str, Any], name: str, primary: str) -> str:

@@ -38,10 +38,11 @@ def run_task(protocol: Protocol, inputs: TaskInputs) -> Outcome:
     facts, asked = TASKS[protocol.task], protocol.requires.train_rows
     if protocol.needs_train and inputs.train is None:
         raise ShapeError(f"Task {facts.name!r} needs train rows; got none. Extract a train split.")
-    if inputs.train is not None and asked not in (0, len(inputs.train)):
+    given = sum(len(table) for table in (inputs.train, inputs.validation) if table is not None)
+    if inputs.train is not None and asked not in (0, given):
         raise ProtocolError(
-            f"Protocol {protocol.name} must have {asked} train rows; got {len(inputs.train)}. Take "
-            f"that many, for instance the dataset with ?rows={asked}."
+            f"Protocol {protocol.name} must have {asked} train rows, a validation split included; "
+            f"got {given}. Take that many, for instance the dataset with ?rows={asked}."
         )
     if facts.needs_ood and not inputs.ood:
         raise ShapeError(

@@ -212,6 +212,12 @@ class Finder:
         test = wanted.test_split or test
         roles = [Role(name="test", dataset=name, source=wanted.dataset, split=test)]
         if wanted.val_split:
+            if wanted.val_split in (test, train):
+                raise OptionError(
+                    f"`--val-split` must be a split of its own; got {wanted.val_split!r}, with "
+                    f"{train!r} for train and {test!r} for test. Name the test rows with "
+                    "--test-split, or leave --val-split out."
+                )
             val = Role(name="val", dataset=name, source=wanted.dataset, split=wanted.val_split)
             roles.append(val)
         if needs_train or wanted.recipe.is_fitted:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from featcache.derived.recipe import Recipe
 from featcache.digest import Json
@@ -194,6 +194,9 @@ def _answer(cache: Cache, asked: _Asked, device: str, baseline: Result | None) -
     if baseline is not None:
         change = change_against(baseline, outcome, asked.wanted.seed)
         outcome = replace(outcome, details={**outcome.details, "change": change})
+    if said := _fitted_on_test(asked):
+        warned = [*cast("list[Json]", outcome.details.get("warnings", [])), said]
+        outcome = replace(outcome, details={**outcome.details, "warnings": warned})
     outcome = _with_head_kept(cache, asked, question, outcome)
     how = {
         "created": datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -205,6 +208,16 @@ def _answer(cache: Cache, asked: _Asked, device: str, baseline: Result | None) -
         "environment": environment(on),
     }
     return ResultStore(cache.root).save(question, outcome, how)
+
+
+def _fitted_on_test(asked: _Asked) -> str:
+    """Return a warning if the head was fitted on rows of the test set; '' if not."""
+    origin = {} if asked.head is None else asked.head.origin
+    fitted = cast("dict[str, dict[str, Json]]", origin.get("inputs") or {})
+    used = {fitted[role].get("key") for role in ("train", "val") if role in fitted}
+    if asked.sets["test"].key not in used:
+        return ""
+    return "The classifier was fitted on rows of the very set that it is scored on."
 
 
 def _with_head_kept(cache: Cache, asked: _Asked, question: Question, outcome: Outcome) -> Outcome:

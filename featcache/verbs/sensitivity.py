@@ -67,6 +67,11 @@ def probe_all(
             continue
         needs_ood = facts.needs_ood or protocol.options.get("background") == "other"
         note(name)
+        given = dict(others)
+        if not (facts.takes_head or facts.needs_head):
+            given.pop("head", None)
+        if not facts.takes_validation:
+            given.pop("val_split", None)
         try:
             if needs_ood and not ood_datasets:
                 raise OptionError("It needs --ood-dataset.")
@@ -76,7 +81,7 @@ def probe_all(
                 protocol=name,
                 ood_datasets=ood_datasets if needs_ood else (),
                 cache=cache,
-                **others,
+                **given,
             )
             tried.append(
                 Tried(protocol=name, task=protocol.task, result=result, was_stored=was_stored)

@@ -226,7 +226,7 @@ def _details(job: _Job, tuned: _Tuned, losses: NDArray[np.float64]) -> dict[str,
         "classes_in_train": len(job.classes),
         "torch_seed": job.seed,
     }
-    return {"warning": TEST_WARNING, **details} if tuned.selection == "test" else details
+    return {"warnings": [TEST_WARNING] if tuned.selection == "test" else [], **details}
 
 
 def _plain(loss: float) -> float | None:

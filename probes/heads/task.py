@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def run_head(protocol: Protocol, inputs: TaskInputs) -> Outcome:
-    """Score the labelled test rows by a head that saw none of them.
+    """Score the labelled test rows by a head that was fitted elsewhere.
 
     With `mask: dataset` only classes of the test dataset can be predicted. `top1_unmasked` lets the
     head choose among all of its classes. A prediction from the number of the dataset's classes on
@@ -33,7 +33,7 @@ def run_head(protocol: Protocol, inputs: TaskInputs) -> Outcome:
         ShapeError: If there is no head, if it lacks a class of the dataset, or if no row has a
             label.
     """
-    from featcache.probes.classification import Distribution, classification
+    from featcache.probes.classification import Distribution, classification, decisions
 
     options = cast(HeadOptions, protocol.parsed_options())
     if (stored := inputs.head) is None:
@@ -57,16 +57,17 @@ def run_head(protocol: Protocol, inputs: TaskInputs) -> Outcome:
         "dropped_unlabelled_test": len(inputs.test) - len(test),
         "predicted_outside_dataset": int((best >= len(columns)).sum()),
     }
-    outcome = classification(
-        test,
-        Distribution.of_logits(np.arange(logits.shape[1]), logits),
-        details=details,
-        seed=inputs.seed,
-        metrics={"top1_unmasked": float(is_right.mean())},
-    )
+    if stored.origin.get("task") == "ridge":  # scores of a regression are no logits
+        best_inside = logits.argmax(axis=1)
+        score = logits.max(axis=1)
+        outcome = decisions(test, best_inside, score, details=details, seed=inputs.seed)
+    else:
+        found = Distribution.of_logits(np.arange(logits.shape[1]), logits)
+        outcome = classification(test, found, details=details, seed=inputs.seed)
     interval = wilson_interval(int(is_right.sum()), len(test))
     return dataclasses.replace(
         outcome,
+        metrics={**outcome.metrics, "top1_unmasked": float(is_right.mean())},
         predictions={**outcome.predictions, "is_right_unmasked": is_right},
         intervals={**outcome.intervals, "top1_unmasked": interval},
     )

@@ -68,6 +68,7 @@ def run_knn(protocol: Protocol, inputs: TaskInputs) -> Outcome:
         recalls = recall_vs_flat(search, test.features, options.k, rng, own)
         metrics |= {f"recall_vs_flat@{k}": value for k, value in recalls.items()}
         details["index"] = _index_details(options, recalls, n_completed)
+        details["warnings"] = [PQ_WARNING] if options.index in ("pq", "ivfpq") else []
     else:
         details["search_notes"] = list(search.notes)
     chosen = results.by[primary]
@@ -140,6 +141,4 @@ def _index_details(
         "recall_vs_flat": {str(k): value for k, value in recalls.items()},
         "queries_searched_exactly": n_completed,
     }
-    if options.index in ("pq", "ivfpq"):
-        found["warning"] = PQ_WARNING
     return found

@@ -11,14 +11,15 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-MEMORY = 10
-"""Curvature pairs per problem; 20 save a tenth of the passes at twice the memory."""
+FEWEST_PAIRS, MOST_PAIRS = 10, 30
+"""Curvature pairs per problem; 30 save a quarter of the passes on features of a steep spectrum."""
 
 _ARMIJO = 1e-4  # sufficient decrease: Nocedal & Wright, eq. 3.4
 _FLATTER = 0.9  # share of the slope that must be gone where rounding hides a decrease
 _NOISE = 8  # units of rounding within which two losses are equal
 _PROGRESS = 0.9  # a gradient this much smaller than the smallest before is progress
-_PATIENCE = 10  # passes without progress after which the digits are used up
+_PATIENCE = 100  # passes without progress after which the digits are used up: a float64 pass
+# costs as much as six, and a step may lower the loss by less than float32 shows
 
 Evaluate = Callable[
     ["torch.Tensor", "torch.Tensor"], tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
@@ -68,8 +69,10 @@ def descend(evaluate: Evaluate, problems: Sequence[Problem], *, tol: float, max_
 class Problem:
     """One problem's iterate, curvature pairs and line search."""
 
-    def __init__(self, theta: torch.Tensor, penalty: float, precondition: Precondition) -> None:
-        """Start at `theta`, any shape."""
+    def __init__(
+        self, theta: torch.Tensor, penalty: float, precondition: Precondition, n_pairs: int
+    ) -> None:
+        """Start at `theta`, any shape, and remember the last `n_pairs` changes of the gradient."""
         self.theta, self.penalty = theta, penalty
         self.loss = self.size = float("inf")
         """Loss and ‖gradient‖₂ at `theta`."""
@@ -80,7 +83,7 @@ class Problem:
         self._least_loss = self._least_size = float("inf")
         self._step, self._slope = 1.0, 0.0
         self._grad = self._bend = self._direction = theta.new_zeros(theta.shape)
-        self._pairs = _Pairs(theta)
+        self._pairs = _Pairs(theta, n_pairs)
 
     def is_solved(self, tol: float) -> bool:
         """Tell whether the gradient at `theta` is small enough."""
@@ -89,7 +92,7 @@ class Problem:
     def promote(self, dtype: torch.dtype) -> None:
         """Go on in a wider number format; the next pass measures `theta` anew."""
         self.theta = self.theta.to(dtype)
-        self._pairs = _Pairs(self.theta)
+        self._pairs.promote(dtype)
         self._direction = self.theta.new_zeros(self.theta.shape)
         self.loss = self.size = self._least_loss = self._least_size = float("inf")
         self._step, self.idle = 1.0, 0
@@ -160,25 +163,29 @@ class Problem:
 
 
 class _Pairs:
-    """The last `MEMORY` pairs of steps and what they changed in the gradient, in one block.
+    """The last pairs of steps and what they changed in the gradient, in one block.
 
     Single tensors that outlive many others would tear holes into the heap.
     """
 
-    def __init__(self, like: torch.Tensor) -> None:
-        """Make room for pairs of the shape and dtype of `like`."""
-        self._room = like.new_empty((MEMORY, 2, *like.shape))
-        self._along: deque[float] = deque(maxlen=MEMORY)
+    def __init__(self, like: torch.Tensor, most: int) -> None:
+        """Make room for `most` pairs of the shape and dtype of `like`."""
+        self._room = like.new_empty((most, 2, *like.shape))
+        self._along: deque[float] = deque(maxlen=most)
         self._added = 0
 
     def add(self, move: torch.Tensor, turn: torch.Tensor) -> None:
         """Keep a pair, unless rounding hides that the loss is convex: s·y > 0."""
         along = float((move * turn).sum())
         if along > 0:
-            place = self._room[self._added % MEMORY]
+            place = self._room[self._added % len(self._room)]
             place[0], place[1] = move, turn
             self._along.append(along)
             self._added += 1
+
+    def promote(self, dtype: torch.dtype) -> None:
+        """Go on in a wider number format with the same pairs: they know the curvature still."""
+        self._room = self._room.to(dtype)
 
     def clear(self) -> None:
         """Forget all pairs."""
@@ -188,5 +195,5 @@ class _Pairs:
         """Yield (s, y, s·y), the oldest first."""
         first = self._added - len(self._along)
         for offset, along in enumerate(self._along):
-            move, turn = self._room[(first + offset) % MEMORY]
+            move, turn = self._room[(first + offset) % len(self._room)]
             yield move, turn, along

@@ -89,7 +89,10 @@ def fit_multilabel(
         search = StrengthSearch(folds=[fold], options=linear, score=_mean_ap)
         best = search.run()
     scaling = Scaling.of(features, options.standardise)
-    path = solver_of(Rows(features, scaling=scaling), members).solve([best])
+    whole = solver_of(Rows(features, scaling=scaling), members)
+    if search is not None:
+        search.hand_on(whole)
+    path = whole.solve([best])
     weights = path.weights[0] / scaling.scale[:, None]
     tried = {} if search is None else search.tried
     return LinearHead(

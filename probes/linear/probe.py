@@ -83,10 +83,14 @@ def fit_and_hold_out(
     middle = options.strengths[len(options.strengths) // 2]
     best = middle if search is None else search.run()
     if validation is not None and options.refit == "all":
-        features = np.concatenate([features, validation[0]])
-        labels = np.concatenate([labels, validation[1]])
+        known = np.isin(validation[1], labels)
+        features = np.concatenate([features, validation[0][known]])
+        labels = np.concatenate([labels, validation[1][known]])
     scaling = Scaling.of(features, options.standardise)
-    path = _solver_of(Rows(features, scaling=scaling), labels, options, device).solve([best])
+    solver = _solver_of(Rows(features, scaling=scaling), labels, options, device)
+    if search is not None:
+        search.hand_on(solver)
+    path = solver.solve([best])
     details = _details(options, search, best, path) | {"rows_fitted": len(labels)}
     weights = path.weights[0] / scaling.scale[:, None]
     head = LinearHead(

@@ -72,6 +72,12 @@ class StrengthSearch:
         """Whether the best strength is the strongest or weakest penalty tried."""
         return self.best in (min(self.tried), max(self.tried))
 
+    def hand_on(self, solver: PathSolver) -> None:
+        """Let a solver of other rows of the same classes start from the best classifier."""
+        fold = self.folds[0]
+        if fold.best is not None and np.array_equal(fold.solver.classes, solver.classes):
+            solver.start_near(self.best, *fold.best)
+
     def reports(self) -> list[Json]:
         """Return gradient norm, iterations and convergence of each strength, in order."""
         return [{"strength": c, **self.solved[c]} for c in sorted(self.solved)]
@@ -113,7 +119,7 @@ class StrengthSearch:
                 fold.best = path.weights[place].copy(), path.biases[place].copy()
 
     def _extend(self) -> None:
-        """Go on beyond an edge while the best strength lies there."""
+        """Go on beyond an edge while the best strength lies there and the score changes."""
         grid = self.options.strengths
         low, high = np.log10(grid[0]), np.log10(grid[-1])
         step = (high - low) / (len(grid) - 1)
@@ -123,8 +129,15 @@ class StrengthSearch:
             at = np.log10(self.best) + (step if is_weak else -step)
             if not low - room <= at <= high + room or (is_weak and self._is_hopeless()):
                 return
+            before, further = self.best, float(10**at)
+            kept = [fold.best for fold in self.folds]
+            self.attempt([further])
+            if self.tried[further] == self.tried[before]:  # a plateau would lead on for ever
+                del self.tried[further], self.solved[further]
+                for fold, best in zip(self.folds, kept, strict=True):
+                    fold.best = best
+                return
             self.edges = sorted({*self.edges, "weak" if is_weak else "strong"})
-            self.attempt([float(10**at)])
 
     def _bracket(self) -> None:
         """Halve the spacing around the peak until it has the resolution asked for."""

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from featcache.errors import OptionError
 from featcache.probes.arrays import to_float64
 from featcache.probes.linear.design import Design
-from featcache.probes.linear.lbfgs import MEMORY, Problem, descend
+from featcache.probes.linear.lbfgs import FEWEST_PAIRS, MOST_PAIRS, Problem, descend
 from featcache.probes.linear.losses import Loss
 from featcache.probes.linear.scaling import Rows
 
@@ -37,7 +37,7 @@ _LEAST_SPREAD = 1e-12  # of p (1 - p): a preconditioner must stay finite
 _COLUMNS = {"cpu": 16, "cuda": 4096}  # of a product that is worth more than a nearer start
 _GROUP_SHARE = 0.5  # of the features' float32 bytes may go to a group's pairs
 _GROUP_BYTES = 1 << 26  # but 64 MiB always may
-_KEPT_SHARE = 0.1  # of the features' float32 bytes may go to solutions that others start from
+_KEPT_SHARE = 0.1  # of the features' float32 bytes may go to a problem's pairs, or to solutions
 _CURVE = 3  # solutions through which the next start is drawn: a parabola
 _STRIDE = np.log(10.0) + 1e-9  # in log C; solutions further apart are on no curve
 
@@ -114,6 +114,25 @@ class PathSolver:
                     self._measure(problem, path, place)
         return path
 
+    def start_near(
+        self, strength: float, weights: NDArray[np.float64], bias: NDArray[np.float64]
+    ) -> None:
+        """Take a solution for similar rows as a place to start from.
+
+        Args:
+            strength: Which it was solved for.
+            weights: Shape (D, C), of the classes of this solver, in the units of its features.
+            bias: Shape (C,).
+        """
+        torch, design = self._torch, self._design
+        bias = bias + self._basis_mean @ weights
+        if self._basis is not None:
+            weights = self._basis.T @ weights
+        kept = torch.as_tensor(weights, dtype=torch.float64, device=design.device)
+        last = torch.as_tensor(bias, device=design.device) + design.mean @ kept
+        theta = torch.cat([kept * design.square**0.5, last[None]])
+        self._solved[strength] = theta.to(design.dtype)
+
     def _empty(self, strengths: Sequence[float]) -> LogisticPath:
         count, width = len(strengths), self._loss.n_columns
         return LogisticPath(
@@ -130,8 +149,10 @@ class PathSolver:
 
     def _solve_group(self, strengths: Sequence[float]) -> list[Problem]:
         torch, design = self._torch, self._design
+        n_pairs = self._n_pairs()
         problems = [
-            Problem(self._start(c), 1 / (c * self._n_rows), self._precondition) for c in strengths
+            Problem(self._start(c), 1 / (c * self._n_rows), self._precondition, n_pairs)
+            for c in strengths
         ]
         tol = self._tol
         descend(self._evaluate, problems, tol=tol, max_iter=self._max_iter)
@@ -148,8 +169,7 @@ class PathSolver:
 
     def _forget(self, at: float) -> None:
         """Keep the solutions nearest to the last one, as many as there is room for."""
-        one = self._design.dtype.itemsize * (self._design.dim + 1) * self._loss.n_columns
-        room = _KEPT_SHARE * 4 * self._design.n_rows * self._design.dim // one
+        room = _KEPT_SHARE * self._feature_bytes // self._theta_bytes
         far = sorted(self._solved, key=lambda c: abs(np.log(c) - at))
         for c in far[max(_CURVE, int(room)) :]:
             del self._solved[c]
@@ -159,11 +179,25 @@ class PathSolver:
         """N, times the mean square norm of the rows: weights are measured in units of its root."""
         return self._design.n_rows * self._design.square
 
+    @property
+    def _feature_bytes(self) -> int:
+        """In float32."""
+        return int(4 * self._design.n_rows * self._design.dim)
+
+    @property
+    def _theta_bytes(self) -> int:
+        return int(self._design.dtype.itemsize * (self._design.dim + 1) * self._loss.n_columns)
+
+    def _n_pairs(self) -> int:
+        """Return how many pairs a problem keeps: more where they are small beside the features."""
+        room = _KEPT_SHARE * self._feature_bytes // (2 * self._theta_bytes)
+        return int(min(max(room, FEWEST_PAIRS), MOST_PAIRS))
+
     def _group_size(self) -> int:
         """Return how many strengths share a pass: all that fit if features must be read for it."""
         design, width = self._design, self._loss.n_columns
-        one = (2 * MEMORY + 8) * design.dtype.itemsize * (design.dim + 1) * width
-        room = max(_GROUP_BYTES, _GROUP_SHARE * 4 * design.n_rows * design.dim) // one
+        one = (2 * self._n_pairs() + 8) * self._theta_bytes
+        room = max(_GROUP_BYTES, _GROUP_SHARE * self._feature_bytes) // one
         if design.is_resident:
             room = min(room, -(-_COLUMNS[design.device.partition(":")[0]] // width))
         return max(1, int(room))
@@ -210,12 +244,16 @@ class PathSolver:
         dtype, dim, root = theta.dtype, design.dim, design.square**0.5
         weights = theta[:, :-1].transpose(0, 1).reshape(dim, count * width) / root  # (D, A C)
         bias = theta[:, -1].reshape(-1)  # (A C,)
+        if pad := _padding(count * width):
+            weights = torch.nn.functional.pad(weights, (0, pad))
+            bias = torch.nn.functional.pad(bias, (0, pad))
         loss = torch.zeros(count, dtype=torch.float64, device=design.device)
         bend = torch.zeros(count, width, dtype=dtype, device=design.device)
         grad = torch.zeros(count * width, dim, dtype=dtype, device=design.device)
         grad_bias = torch.zeros(count, width, dtype=dtype, device=design.device)
         for rows, x in design.blocks(count * width, dtype):
-            logits = torch.addmm(bias, x, weights).view(-1, count, width)  # (B, A, C)
+            logits = torch.addmm(bias, x, weights)[:, : count * width]
+            logits = logits.reshape(-1, count, width)  # (B, A, C)
             losses, residuals, bends = self._loss.evaluate(rows, logits)
             loss, bend = loss + losses, bend + bends
             grad.addmm_(residuals.view(-1, count * width).T, x)  # twice as fast as its transpose
@@ -243,6 +281,11 @@ class PathSolver:
         path.iterations[place], path.passes[place] = problem.iterations, problem.passes
         goal = 1.02 * self._tol * min(1, float(value))  # 1.02: float32 saw it a little otherwise
         path.converged[place] = path.grad_norm[place] <= goal
+
+
+def _padding(width: int) -> int:
+    """Return the columns to add to a thin product: multiples of 16 take a third of the time."""
+    return -width % 16 if width < 64 else 0
 
 
 def _gap(logs: NDArray[np.float64], i: int) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from featcache.errors import ShapeError
 from featcache.probes.classification import Distribution, classification
 from featcache.probes.linear.multilabel import fit_multilabel, targets_of
 from featcache.probes.linear.options import LinearOptions, MultilabelOptions
@@ -74,6 +75,11 @@ def run_multilabel(protocol: Protocol, inputs: TaskInputs) -> Outcome:
     truth = truth[:, head.classes]
     by_class = average_precisions(truth, scores)
     kept = np.flatnonzero(truth.any(axis=0))
+    if not len(kept):
+        raise ShapeError(
+            f"A class must have test rows in it; none of {len(names)} has. Check that train and "
+            "test name their classes alike."
+        )
     by_id = np.argsort(test.ids, kind="stable")
 
     def mean_ap(rows: np.ndarray) -> float:

@@ -65,7 +65,7 @@ def test_a_fit_classifies_as_logistic_regression_does_and_its_details_are_json(
     assert details["classes_in_train"] == 4
     assert {"input", "learning_rate", "weight_decay"} == set(details["chosen"])
     assert not details["selected_on_test"]
-    assert "warning" not in details
+    assert details["warnings"] == []
     assert details["train_loss"][-1] < details["train_loss"][0]
 
 
@@ -201,7 +201,7 @@ def test_selection_on_test_takes_the_best_head_there_and_says_so_loudly(data, ma
     unseen = np.append(labels[:-1], 9)  # a class that train lacks is never right
     head = fit(data, options, test=(rows, unseen))
     details = head.details
-    assert details["warning"] == TEST_WARNING
+    assert details["warnings"] == [TEST_WARNING]
     assert details["selected_on_test"]
     assert (details["selection"], details["selection_rows"]) == ("test", 150)
     share = (head.classes[head.logits(rows).argmax(axis=1)] == unseen).mean()

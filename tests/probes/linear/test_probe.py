@@ -63,15 +63,20 @@ def test_a_tie_goes_to_the_stronger_penalty_and_the_edge_is_recorded(make_cluste
 def test_bracket_search_ends_at_its_resolution(make_clusters):
     x, y = make_clusters(200, 10, 4, spread=0.3)
     options = LinearOptions(
-        strengths=(1e-6, 1e-4, 1e-2, 1.0), search="bracket", standardise="none", held_out=0.3
+        strengths=(1e-6, 1e-4, 1e-2, 1.0),
+        search="bracket",
+        standardise="none",
+        held_out=0.3,
+        criterion="nll",
+        stop_standard_errors=0,
     )
     details = fit_linear(x, y, options, rng()).details
     tried = np.log10([c for c, _ in details["held_out_top1"]])
     best = np.log10(details["strength"])
     assert len(tried) <= 4 + 2 * 4
     np.testing.assert_allclose(tried * 8, np.round(tried * 8), atol=1e-6)
-    if not details["at_grid_edge"]:
-        assert np.isclose(np.abs(tried - best)[np.abs(tried - best) > 1e-9].min(), 1 / 8)
+    assert details["at_grid_edge"] is False
+    assert np.isclose(np.abs(tried - best)[np.abs(tried - best) > 1e-9].min(), 1 / 8)
 
 
 def test_single_row_classes_leave_nothing_to_hold_out(make_clusters):
