@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -149,7 +150,7 @@ def _show(result: Result, was_stored: bool) -> None:
     _warn(record)
 
 
-def _warn(record: dict[str, Any], where: str = "") -> None:
+def _warn(record: Mapping[str, Any], where: str = "") -> None:
     for warning in record["details"].get("warnings", []):
         note(f"Warning{where}: {warning}")
 

@@ -68,3 +68,35 @@ def test_a_fitted_head_is_kept_and_can_be_applied(cache):
         applied.predictions()["prediction"], fitted.predictions()["prediction"]
     )
     assert json.dumps(applied.record)
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_a_validation_split_is_one_of_its_own(cache, split):
+    with pytest.raises(OptionError, match="`--val-split` must be a split of its own"):
+        probe(**asked(cache, task="linear", val_split=split))
+
+
+def test_a_validation_split_is_for_the_protocols_that_take_one(cache):
+    tried = {one.protocol: one for one in probe_all(**asked(cache, val_split="val"))}
+    assert tried["knn@1"].result is not None
+    assert tried["linear@1"].result.record["inputs"]["val"]["split"] == "val"
+
+
+def test_a_head_scored_on_its_own_rows_is_told(cache):
+    made, _ = probe(**asked(cache, task="linear", train_split="train", test_split="test"))
+    head = made.record["details"]["head_key"]
+    own, _ = probe(**asked(cache, task="head", head=head, test_split="train"))
+    assert own.record["details"]["warnings"] == [
+        "The classifier was fitted on rows of the very set that it is scored on."
+    ]
+    other, _ = probe(**asked(cache, task="head", head=head, test_split="test"))
+    assert "warnings" not in other.record["details"]
+
+
+def test_a_regression_is_given_no_probabilities(cache):
+    splits = {"train_split": "train", "test_split": "test"}
+    made, _ = probe(**asked(cache, task="ridge", **splits))
+    head = made.record["details"]["head_key"]
+    again, _ = probe(**asked(cache, task="head", head=head, test_split="test"))
+    assert again.score == made.score
+    assert not {"nll", "ece15", "brier"} & again.record["metrics"].keys()

@@ -71,7 +71,7 @@ def test_bracket_search_ends_at_its_resolution(make_clusters):
         stop_standard_errors=0,
     )
     details = fit_linear(x, y, options, rng()).details
-    tried = np.log10([c for c, _ in details["held_out_top1"]])
+    tried = np.log10([c for c, _ in details["held_out_nll"]])
     best = np.log10(details["strength"])
     assert len(tried) <= 4 + 2 * 4
     np.testing.assert_allclose(tried * 8, np.round(tried * 8), atol=1e-6)
@@ -227,3 +227,32 @@ def test_every_strength_reports_how_far_it_was_solved(make_clusters):
     said = " ".join(short["warnings"])
     assert "3 of 3 strengths stopped short of the gradient norm asked for" in said
     assert "The classifier stopped at gradient norm" in said
+
+
+def test_a_plateau_does_not_lead_beyond_the_grid(make_clusters):
+    x, y = make_clusters(90, 10, 3, spread=20)  # separable: every strength is perfect
+    options = LinearOptions(strengths=(0.1, 1.0, 10.0), extend_decades=4)
+    found = fit_linear(x, y, options, rng()).details
+    assert found["strength"] == 0.1
+    assert found["grid_extended"] == []
+    assert [c for c, _ in found["held_out_top1"]] == [0.1, 1.0, 10.0]
+
+
+def test_the_final_fit_is_the_same_wherever_it_starts(make_clusters):
+    x, y = make_clusters(300, 20, 4, spread=0.3)
+    options = LinearOptions(strengths=(0.01, 0.1, 1.0), held_out=0.3)
+    head = fit_linear(x, y, options, rng())
+    cold = fit_linear(x, y, replace(options, strengths=(head.details["strength"],)), rng())
+    np.testing.assert_allclose(head.weights, cold.weights, atol=2e-5)
+    shift = head.bias - cold.bias  # equal for all classes: a softmax does not see it
+    np.testing.assert_allclose(shift, shift.mean(), atol=2e-5)
+
+
+def test_validation_rows_of_unknown_classes_are_left_out(make_clusters):
+    x, y = make_clusters(120, 10, 3)
+    other, truth = x[:30], y[:30].copy()
+    truth[::3] = 7
+    options = LinearOptions(strengths=(0.1, 1.0))
+    head = fit_and_hold_out(x, y, options, rng(), validation=(other, truth)).head
+    assert head.details["rows_fitted"] == 120 + 20
+    assert head.classes.tolist() == [0, 1, 2]
