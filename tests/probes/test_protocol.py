@@ -220,6 +220,6 @@ def test_a_protocol_for_a_number_of_train_rows_refuses_others(make_table):
     protocol = load_protocol("vtab1k-linear@1")
     inputs = TaskInputs(train=make_table(160, seed=1), test=make_table(40, seed=2))
     with pytest.raises(
-        ProtocolError, match="must have 1000 train rows, a validation split included; got 160"
+        ProtocolError, match="1000 train rows, a validation split included; got 160"
     ):
         run_task(protocol, inputs)
