@@ -48,6 +48,11 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
         )
     if not np.isfinite(logits).all():
         raise ShapeError("`logits` must be finite; got NaN or infinity. Look at the features.")
+    if not 0 <= labels.min() <= labels.max() < logits.shape[1]:
+        raise ShapeError(
+            f"`labels` must be columns of `logits`, 0 to {logits.shape[1] - 1}; got "
+            f"{labels.min()} to {labels.max()}. Leave rows without a label out."
+        )
     low, high = 1 / _LARGEST, _LARGEST  # of the inverse temperature
     if _derivatives(logits, labels, high)[0] <= 0:
         return Temperature(1 / high, is_capped=True)

@@ -65,6 +65,11 @@ class LinearOptions:
         check_range("held_out", self.held_out, 0, 1)
         check_at_least("extend_decades", self.extend_decades, 0)
         check_at_least("stop_standard_errors", self.stop_standard_errors, 0)
+        if self.criterion == "nll" and self.stop_standard_errors:
+            raise OptionError(
+                "`stop_standard_errors` must be 0 with `criterion: nll`, as it counts errors of an "
+                f"accuracy; got {self.stop_standard_errors!r}."
+            )
         check_range("tol", self.tol, 0, 1)
         check_at_least("steps_per_decade", self.steps_per_decade, 1)
         check_at_least("max_iter", self.max_iter, 1)

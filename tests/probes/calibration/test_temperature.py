@@ -71,3 +71,9 @@ def test_rows_that_do_not_fit_are_refused():
     logits[2, 1] = np.inf
     with pytest.raises(ShapeError, match="must be finite"):
         fit_temperature(logits, labels)
+
+
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_labels_outside_the_columns_are_refused(wrong):
+    with pytest.raises(ShapeError, match="must be columns of `logits`, 0 to 2"):
+        fit_temperature(np.zeros((2, 3)), np.array([0, wrong]))

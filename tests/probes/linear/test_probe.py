@@ -256,3 +256,8 @@ def test_validation_rows_of_unknown_classes_are_left_out(make_clusters):
     head = fit_and_hold_out(x, y, options, rng(), validation=(other, truth)).head
     assert head.details["rows_fitted"] == 120 + 20
     assert head.classes.tolist() == [0, 1, 2]
+
+
+def test_a_stop_by_accuracy_is_no_stop_by_likelihood():
+    with pytest.raises(OptionError, match="`stop_standard_errors` must be 0 with `criterion: nll`"):
+        LinearOptions(criterion="nll", stop_standard_errors=2.0)
