@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from featcache.backbone import Backbone
+from featcache.backbones.catalog import BACKBONES
 from featcache.backbones.torch_backbone import TorchBackbone
 from featcache.errors import BackboneError
 from featcache.head_store import StoredHead
@@ -40,7 +41,9 @@ def native_head(backbone: Backbone) -> StoredHead:
         _refuse(name, "it was loaded without trained class weights")
     weights, bias = _linear(name, backbone.module)
     _check_agreement(backbone, weights, bias)
-    names, descriptions, origin = _class_names(len(bias))
+    identity = backbone.identity
+    is_published = "pretrained" in identity.options or identity.name in BACKBONES
+    names, descriptions, origin = _class_names(len(bias), is_published=is_published)
     return StoredHead(
         kind="native",
         weights=weights,
@@ -82,14 +85,15 @@ def _check_agreement(
         _refuse(name, "something else stands between its pooled features and its logits")
 
 
-def _class_names(count: int) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+def _class_names(count: int, *, is_published: bool) -> tuple[tuple[str, ...], tuple[str, ...], str]:
     """Return names, descriptions and the name of the label set of that size.
 
-    ImageNet's are WordNet ids, as its folders are called, described by WordNet's words.
+    ImageNet's are WordNet ids, as its folders are called, described by WordNet's words. Weights
+    from somebody's own file may have any thousand classes, so theirs are numbered.
     """
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
-    subset = infer_imagenet_subset({"num_classes": count})
+    subset = infer_imagenet_subset({"num_classes": count}) if is_published else None
     info = ImageNetInfo(subset) if subset else None
     if info is None or info.num_classes() != count or len(set(info.label_names())) != count:
         return tuple(f"class {c}" for c in range(count)), (), "unknown"

@@ -81,6 +81,13 @@ def test_other_numbers_of_classes_get_numbers_for_names(saved):
     assert head.descriptions == ()
 
 
+def test_a_thousand_classes_of_ones_own_are_not_imagenets(saved):
+    head = native_head(saved("resnet10t"))
+    assert head.class_names[:2] == ("class 0", "class 1")
+    assert len(head.class_names) == 1000
+    assert head.origin == {"classes": "unknown"}
+
+
 @pytest.mark.parametrize(
     "architecture", ["resnetv2_50x1_bit", "mobilenetv3_small_050", "vit_tiny_patch16_224"]
 )
