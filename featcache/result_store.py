@@ -200,8 +200,26 @@ def _write_parquet(path: Path, columns: Mapping[str, NDArray[np.generic]]) -> No
 
     temporary = temporary_path(path.parent)
     try:
-        table = pa.table({name: pa.array(values) for name, values in columns.items()})
+        arrays = [_arrow(values) for values in columns.values()]
+        table = pa.Table.from_arrays(arrays, names=list(columns))
         pq.write_table(table, temporary, compression="zstd")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _arrow(values: NDArray[np.generic]) -> Any:  # noqa: ANN401  pyarrow is untyped
+    """Hand a column to Arrow by its buffers: `pa.array` imports pandas, which takes a second."""
+    import pyarrow as pa
+
+    kind, count = pa.from_numpy_dtype(values.dtype), len(values)
+    if values.dtype.kind == "U":
+        words = [word.encode() for word in values.tolist()]
+        ends = np.cumsum([0, *map(len, words)]).astype(np.int64)
+        text = pa.py_buffer(b"".join(words))
+        return pa.Array.from_buffers(
+            pa.large_string(), count, [None, pa.py_buffer(ends), text]
+        ).cast(pa.string())
+    if values.dtype.kind == "b":
+        values = np.packbits(values.astype(np.bool_), bitorder="little")
+    return pa.Array.from_buffers(kind, count, [None, pa.py_buffer(np.ascontiguousarray(values))])
