@@ -157,7 +157,8 @@ def _check_prompts(
             f"A text head needs one name for prompts per class; got {len(names)} for "
             f"{len(class_names)} classes. Give as many."
         )
-    if len(set(class_names)) < len(class_names) or not all(one.strip() for one in names):
+    is_named = all(one.strip() for one in (*class_names, *names))
+    if len(set(class_names)) < len(class_names) or not is_named:
         raise OptionError("Class names must differ, and none may be empty. Rename the classes.")
 
 

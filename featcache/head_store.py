@@ -164,6 +164,10 @@ def read_head(path: Path) -> StoredHead:
     file = HeadFile.open(path)
     weights, bias = file.arrays()
     facts = file.facts
+    try:
+        scale = float(facts["scale"])
+    except OverflowError as error:  # JSON's whole numbers may be of any size
+        refuse(path, "a head that can be used: its scale is larger than any float", error)
     head = StoredHead(
         kind=facts["kind"],
         weights=weights,
@@ -172,7 +176,7 @@ def read_head(path: Path) -> StoredHead:
         backbone=BackboneIdentity(**facts["backbone"]),
         tap=facts["tap"],
         is_unit_norm=facts["is_unit_norm"],
-        scale=float(facts["scale"]),
+        scale=scale,
         origin=facts["origin"],
         descriptions=tuple(facts["descriptions"]),
     )

@@ -94,6 +94,14 @@ class Protocol:
             or fitted_on == "train"
         )
 
+    @property
+    def needs_direction(self) -> bool:
+        """Whether a zero row is refused: of a task where options decide it, by them."""
+        by_task = TASKS[self.task].needs_direction
+        if self.runner != TASKS[self.task].runner:
+            return by_task
+        return bool(getattr(self.parsed_options(), "needs_direction", by_task))
+
     def parsed_options(self) -> Any:  # noqa: ANN401  the task's own dataclass
         """Return the options of a built-in method as its dataclass."""
         return parse_options(self._options_class, self.options)

@@ -64,7 +64,7 @@ def run_task(protocol: Protocol, inputs: TaskInputs) -> Outcome:
             )
     for name, table in {"test": inputs.test, **tables}.items():
         if table is not None:
-            _check_rows(name, table, needs_direction=facts.needs_direction)
+            _check_rows(name, table, needs_direction=protocol.needs_direction)
     return cast("Runner", load_target(protocol.runner))(protocol, inputs)
 
 

@@ -71,6 +71,8 @@ def present(table: Table | None) -> Table:
 def of_classes(inputs: TaskInputs, names: Sequence[str]) -> TaskInputs:
     """Return the rows of the named classes alone; all rows where no name is given.
 
+    Rows without a label stay, so that whoever drops them can count them.
+
     Raises:
         OptionError: If there is no such class.
     """
@@ -79,10 +81,10 @@ def of_classes(inputs: TaskInputs, names: Sequence[str]) -> TaskInputs:
         check_choice("classes", name, known)
     if not names:
         return inputs
-    wanted = [place for place, name in enumerate(known) if name in names]
+    others = [place for place, name in enumerate(known) if name not in names]
 
     def part(table: Table) -> Table:
-        return table.take(np.flatnonzero(np.isin(table.labels, wanted)))
+        return table.take(np.flatnonzero(~np.isin(table.labels, others)))
 
     return replace(
         inputs,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from featcache.fit_store import Fit
     from featcache.head_store import StoredHead
     from featcache.store.table import Table
 
@@ -27,13 +28,16 @@ class TaskFacts:
     needs_train: bool = True
     needs_ood: bool = False
     needs_direction: bool = False
-    """Whether rows are compared by cosine, which a zero row does not have."""
+    """Whether rows are compared by cosine, which a zero row does not have; an options class with a
+    `needs_direction` of its own decides for its task."""
     needs_head: str = ""
     """Kind of classifier it starts from: 'native', 'probe', 'text' or 'any'; '' for none."""
     takes_validation: bool = False
     """Whether hyper-parameters can be chosen on a validation split."""
     takes_head: bool = False
     """Whether it uses a classifier if one is given; one that needs a head takes one anyway."""
+    fit_options: tuple[str, ...] = ()
+    """Options that decide what it learns of train alone, if that is kept for further runs."""
 
 
 TASKS: Mapping[str, TaskFacts] = {
@@ -176,6 +180,7 @@ TASKS: Mapping[str, TaskFacts] = {
             needs_direction=True,
             needs_ood=True,
             takes_head=True,
+            fit_options=("head",),
         ),
         TaskFacts(
             name="head",
@@ -206,5 +211,7 @@ class TaskInputs:
     """A classifier that was there before: the network's own, a fitted one, or a text tower's."""
     pretraining: str = ""
     """What is said of the data that the backbone was trained on; '' if nothing is."""
+    earlier: Fit | None = None
+    """What a run with the same train rows kept, for a task with `fit_options`."""
     seed: int = 0
     device: str = "cpu"

@@ -213,6 +213,7 @@ def rewrite(path, change, *, tensors=None):
         (lambda r: r["facts"].update(tap=3), "`tap` is 3"),
         (lambda r: r["facts"].update(scale=True), "`scale` is True"),
         (lambda r: r["facts"].update(scale=-1), "positive finite scale"),
+        (lambda r: r["facts"].update(scale=10**400), "its scale is larger than any float"),
         (lambda r: r["facts"].update(kind="../x"), "its kind is '../x'"),
         (lambda r: r["facts"].update(class_names=["a", 1, "c"]), "`class_names` holds what is"),
         (lambda r: r["facts"].update(class_names=["a", "a", "c"]), "got 'a' twice"),

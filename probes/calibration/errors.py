@@ -1,6 +1,7 @@
 """Calibration errors of top-1 confidences and of whole distributions.
 
-A confidence lies in bin floor(15 p), so bins are [low, high) and 1 belongs to the last one. Bins of
+A confidence lies in bin floor(15 p), so bins are [low, high); 1 belongs to the last of them, which
+is [14/15, 1]. torchmetrics gives confidences of exactly 1 a sixteenth bin of their own. Bins of
 equal mass hold the confidences between quantiles; equal confidences share a bin.
 """
 
@@ -41,17 +42,11 @@ def expected_error(
     Raises:
         ShapeError: If there are no rows, or if the shapes differ.
 
-    Source: Naeini et al. 2015; Guo et al. 2017; checked against torchmetrics.
+    Source: Naeini et al. 2015; Guo et al. 2017; checked against torchmetrics, below a confidence
+        of 1.
     """
     counts, gaps, _ = _by_bin(confidences, is_right, bins)
     return float((counts * np.abs(gaps)).sum() / counts.sum())
-
-
-def maximum_error(
-    confidences: NDArray[np.floating], is_right: NDArray[np.bool_], bins: NDArray[np.intp]
-) -> float:
-    """Return the largest gap of a bin that has rows; arguments as in `expected_error`."""
-    return float(np.abs(_by_bin(confidences, is_right, bins)[1]).max())
 
 
 def debiased_error(
@@ -101,8 +96,12 @@ def class_wise_error(
         labels: Shape (M,), columns of `probabilities`.
         n_bins: Bins of equal width.
 
+    Raises:
+        ShapeError: If there are no rows, if the shapes differ, or if a label is no column.
+
     Source: Kull et al. 2019, arXiv:1910.12656 (class-wise ECE).
     """
+    _check_columns(probabilities, labels)
     errors = [
         expected_error(column, labels == place, width_bins(column, n_bins))
         for place, column in enumerate(probabilities.T)
@@ -115,11 +114,25 @@ def brier_scores(
 ) -> NDArray[np.float64]:
     """Return Σ_c (p_c - y_c)² of each row, shape (M,), in [0, 2]; 0 is best.
 
-    scikit-learn's binary score is half of it. Arguments as in `class_wise_error`.
+    scikit-learn's binary score is half of it. Arguments and errors as in `class_wise_error`.
     """
+    _check_columns(probabilities, labels)
     own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     square = np.einsum("mc,mc->m", probabilities, probabilities, dtype=np.float64)
     return np.asarray(square - 2 * own + 1)
+
+
+def _check_columns(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> None:
+    if probabilities.ndim != 2 or not len(labels) or labels.shape != (len(probabilities),):
+        raise ShapeError(
+            "`probabilities` must be a matrix with a row per label, at least one; got shapes "
+            f"{probabilities.shape} and {labels.shape}. Pass the same labelled rows."
+        )
+    if not 0 <= labels.min() <= labels.max() < probabilities.shape[1]:
+        raise ShapeError(
+            f"`labels` must be columns of `probabilities`, 0 to {probabilities.shape[1] - 1}; got "
+            f"{labels.min()} to {labels.max()}. Leave rows without a label out."
+        )
 
 
 def _by_bin(

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from featcache.errors import ShapeError
 from featcache.probes.arrays import Features, check_features, row_blocks
-from featcache.probes.closed_form.options import Standardise
-from featcache.probes.closed_form.scaling import Scaling
 from featcache.probes.closed_form.targets import ClassTargets
+from featcache.probes.linear.scaling import Scaling, Standardise
 
 if TYPE_CHECKING:
     import torch

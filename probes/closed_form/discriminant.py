@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from featcache.digest import Json
 from featcache.errors import OptionError
 from featcache.probes.arrays import Features, check_features, check_labels
-from featcache.probes.closed_form.moments import Moments, class_moments, row_space
+from featcache.probes.closed_form.moments import Moments, class_moments
 from featcache.probes.closed_form.options import Priors, Shrinkage
 from featcache.probes.linear.head import LinearHead
+from featcache.probes.linear.row_space import row_space
 
 
 def fit_lda(

@@ -65,11 +65,6 @@ class Moments:
         return np.asarray(self.counts @ self.means / self.n_rows)
 
     @property
-    def sums(self) -> NDArray[np.float64]:
-        """Class sums, shape (C, D)."""
-        return self.counts[:, None] * self.means
-
-    @property
     def between(self) -> NDArray[np.float64]:
         """Σ n_c (μ_c - μ)(μ_c - μ)ᵀ over classes, shape (D, D)."""
         apart = np.sqrt(self.counts)[:, None] * (self.means - self.mean)
@@ -213,25 +208,6 @@ def _parts(block: torch.Tensor) -> Iterator[torch.Tensor]:
     step = len(block) if block.dtype == torch.float64 else _PRODUCT_ROWS
     for start in range(0, len(block), step):
         yield block[start : start + step]
-
-
-def row_space(
-    features: Features,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Rotate centred features of N < D rows into the space they span.
-
-    Returns:
-        The rows there, shape (N, N); the orthonormal basis, shape (D, N); the mean, shape (D,).
-
-    Raises:
-        ShapeError: If a value is not finite.
-    """
-    values = to_float64("features", features)
-    mean = values.mean(axis=0)
-    values -= mean
-    values[np.abs(values) <= 8 * np.finfo(np.float64).eps * np.abs(mean)] = 0  # rounding alone
-    basis, triangle = np.linalg.qr(values.T)  # (D, N), (N, N)
-    return np.ascontiguousarray(triangle.T), basis, mean
 
 
 def _pieces(blocks: Blocks, dim: int | None) -> Iterator[tuple[Features, NDArray[np.int64]]]:

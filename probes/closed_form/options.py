@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from featcache.errors import OptionError
+from featcache.probes.linear.scaling import Standardise
 from featcache.probes.options import check_at_least, check_choice, check_positive_rising
 
-Standardise = Literal["none", "centre", "zscore", "l2"]
 Targets = Literal["plus_minus", "one_hot"]
 ClassWeight = Literal["none", "balanced"]
 Selection = Literal["accuracy", "squared_error"]

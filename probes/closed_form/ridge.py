@@ -24,8 +24,8 @@ from featcache.errors import OptionError, ShapeError
 from featcache.probes.arrays import Features
 from featcache.probes.closed_form.design import Design
 from featcache.probes.closed_form.moments import outer_sum
-from featcache.probes.closed_form.options import Standardise
 from featcache.probes.closed_form.targets import ClassTargets
+from featcache.probes.linear.scaling import Standardise
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +40,8 @@ class LeaveOneOut:
 
     strengths: tuple[float, ...]
     accuracy: NDArray[np.float64]
-    """Shape (K,). Single-label: share of rows whose largest prediction is their own class, the
-    smaller index on a tie. Multi-label: share of cells on the right side of the middle."""
+    """Shape (K,), share of rows whose largest prediction is their own class, the smaller index on
+    a tie."""
     squared_error: NDArray[np.float64]
     """Shape (K,), mean over rows and classes, not weighted."""
 
@@ -97,25 +97,11 @@ class RidgeSystem:
             wanted = self.design.wanted(rows, residuals.dtype)[:, None]
             predictions = torch.sub(wanted, residuals, out=residuals)
             right += targets.count_right(rows, predictions)
-        n_judged = len(self.design) * (targets.n_classes if targets.is_multi_label else 1)
         return LeaveOneOut(
             strengths=tuple(strengths),
-            accuracy=right / n_judged,
+            accuracy=right / len(self.design),
             squared_error=error / (len(self.design) * targets.n_classes),
         )
-
-    def leave_one_out_predictions(self, strength: float) -> NDArray[np.float64]:
-        """Return each row's prediction by all others, shape (N, C), on the targets' scale.
-
-        Raises:
-            OptionError: If `strength` is not positive and finite.
-            ShapeError: If there is one row.
-        """
-        found = np.empty((len(self.design), self.design.targets.n_classes))
-        for rows, residuals in self._residuals([strength]):
-            wanted = self.design.targets.array(rows)
-            found[rows] = wanted - residuals[:, 0].double().cpu().numpy()
-        return found
 
     def _residuals(self, strengths: Sequence[float]) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield blocks of rows with the residuals of fits without them, shape (B, K, C)."""

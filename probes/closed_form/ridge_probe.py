@@ -60,31 +60,6 @@ def fit_ridge(
     return _head(system, classes, options, is_judged=bool(counts.max() > 1))
 
 
-def fit_ridge_multi_label(
-    features: Features, members: NDArray[np.bool_], options: RidgeOptions, *, device: str = "cpu"
-) -> LinearHead:
-    """Fit a ridge regression per class to rows that may belong to any number of classes.
-
-    All classes share one strength. Class weights are left aside, as a row has no single class.
-
-    Args:
-        features: Shape (N, D), any float dtype.
-        members: Shape (N, C), whether a row belongs to a class.
-        options: As in `fit_ridge`. Selection by accuracy counts cells on the right side of the
-            middle, which says little where members are rare: `squared_error` is better there.
-        device: Torch device of the products.
-
-    Returns:
-        The head, with all C classes, whose logits are predictions on the targets' scale.
-
-    Raises:
-        ShapeError: If arrays do not fit together, are empty or not finite.
-    """
-    targets = ClassTargets.of_matrix(members, options.targets)
-    system = decompose(features, targets, standardise=options.standardise, device=device)
-    return _head(system, np.arange(targets.n_classes), options, is_judged=len(features) > 1)
-
-
 def fit_big_vision(
     features: Features, labels: NDArray[np.int64], *, l2_reg: float, device: str = "cpu"
 ) -> LinearHead:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +23,7 @@ def predict_from_shots(
     options: FewshotOptions,
     *,
     device: str = "cpu",
-) -> NDArray[np.int64]:
+) -> tuple[NDArray[np.int64], float | None]:
     """Fit the chosen classifier on the shots, and classify the queries.
 
     Nothing is tuned on the queries, and nothing is random. Of equal scores the smaller class index
@@ -35,19 +37,25 @@ def predict_from_shots(
         device: Torch device of the solvers.
 
     Returns:
-        Class indices, shape (M,).
+        Class indices, shape (M,), and the strength of the penalty: C of `logistic`, the penalty
+        of the two ridges, None of `centroid`.
 
     Raises:
         ShapeError: If arrays do not fit together, are empty or not finite.
     """
     if options.method == "centroid":
         fitted = fit_centroids(features, labels, metric="cosine", centre=True)
-        return np.asarray(fitted.classes[fitted.scores(queries).argmax(axis=1)])
+        return np.asarray(fitted.classes[fitted.scores(queries).argmax(axis=1)]), None
     if options.method == "big_vision":
         head = fit_big_vision(features, labels, l2_reg=options.strength, device=device)
     elif options.method == "ridge":
         head = fit_ridge(features, labels, RidgeOptions(), device=device)
     else:
-        fixed = LinearOptions(strengths=(options.strength,), standardise=options.standardise)
+        fixed = LinearOptions(
+            strengths=(options.strength,),
+            standardise=options.standardise,
+            binary=options.binary,
+        )
         head = fit_linear(features, labels, fixed, np.random.default_rng(0), device=device)
-    return np.asarray(head.classes[head.logits(queries).argmax(axis=1)])
+    found = np.asarray(head.classes[head.logits(queries).argmax(axis=1)])
+    return found, cast(float, head.details["strength"])

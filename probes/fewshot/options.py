@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from featcache.errors import OptionError
+from featcache.probes.linear.options import Binary
 from featcache.probes.linear.scaling import Standardise
 from featcache.probes.options import check_at_least, check_choice, check_ks, check_range
 
@@ -30,6 +31,8 @@ class FewshotOptions:
     """C of `logistic`, the penalty of `big_vision`; not used otherwise."""
     standardise: Standardise = "l2"
     """Of `logistic`; the others have their own."""
+    binary: Binary = "softmax"
+    """Of `logistic`: what is penalised where there are two classes, as for the linear probe."""
     short_classes: ShortClasses = "error"
     """What a class with too few rows does: stop the run, or give all it has."""
 
@@ -39,9 +42,15 @@ class FewshotOptions:
         check_at_least("n_draws", self.n_draws, 1)
         check_choice("method", self.method, get_args(Method))
         check_choice("standardise", self.standardise, get_args(Standardise))
+        check_choice("binary", self.binary, get_args(Binary))
         check_choice("short_classes", self.short_classes, get_args(ShortClasses))
         check_range("strength", self.strength, 0, math.inf)
         _check_member("primary_shots", self.primary_shots, "shots", self.shots)
+
+    @property
+    def needs_direction(self) -> bool:
+        """Whether rows are scaled to unit norm, which a zero row does not have."""
+        return self.method == "logistic" and self.standardise == "l2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,7 @@ def run_fewshot(protocol: Protocol, inputs: TaskInputs) -> Outcome:
         seed=inputs.seed,
         allow_fewer=options.short_classes == "all",
     )
-    predictions = {}
+    predictions, strengths = {}, {}
     for n in options.shots:
         found = [
             predict_from_shots(
@@ -47,12 +47,13 @@ def run_fewshot(protocol: Protocol, inputs: TaskInputs) -> Outcome:
             )
             for one in draws
         ]
-        predictions[n] = np.stack(found)
+        predictions[n] = np.stack([each for each, _ in found])
+        strengths[str(n)] = [strength for _, strength in found]
     return average_draws(
         test,
         predictions,
         draws,
         primary=options.primary_shots,
-        details={**details, "method": options.method, "strength": options.strength},
+        details={**details, "method": options.method, "strength_of_each_draw": strengths},
         seed=inputs.seed,
     )

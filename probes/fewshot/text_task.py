@@ -127,7 +127,7 @@ def run_lpplusplus(protocol: Protocol, inputs: TaskInputs) -> Outcome:
             device=inputs.device,
         )
         chosen: dict[str, Json] = {"epoch": fitted.epoch, "held_out_top1": fitted.held_out}
-        return {"": (queries @ fitted.weights).argmax(axis=1)}, chosen
+        return {"": (queries @ fitted.weights + fitted.bias).argmax(axis=1)}, chosen
 
     return _over_draws(train, test, options, predict, {**details, **_of(head)}, inputs.seed)
 

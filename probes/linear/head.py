@@ -65,12 +65,3 @@ class LinearHead:
         for block in row_blocks(len(features), 8 * len(self.weights)):
             result[block] = prepare("features", features[block]) @ self.weights + self.bias
         return result
-
-    def probabilities(self, features: Features, n_classes: int) -> NDArray[np.float32]:
-        """Return class probabilities, shape (M, n_classes); zero for classes never trained."""
-        logits = self.logits(features)
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
-        full = np.zeros((len(features), n_classes), dtype=np.float32)
-        full[:, self.classes] = shares
-        return full

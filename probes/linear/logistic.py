@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from featcache.errors import OptionError, ShapeError
 from featcache.probes.arrays import Features, check_labels
 from featcache.probes.linear.losses import CrossEntropy, OneVsRest
+from featcache.probes.linear.options import Binary
 from featcache.probes.linear.scaling import Rows
 from featcache.probes.linear.solver import LogisticPath, PathSolver
 
@@ -20,6 +21,7 @@ def fit_path(
     strengths: Sequence[float],
     *,
     class_weights: Mapping[int, float] | None = None,
+    binary: Binary = "softmax",
     tol: float = 1e-6,
     max_iter: int = 1000,
     device: str = "cpu",
@@ -35,6 +37,9 @@ def fit_path(
         labels: Shape (N,), class indices from 0, in any subset.
         strengths: The K values of C, each positive; larger is a weaker penalty.
         class_weights: Multiplies the loss of a class's rows; 1 where a class is left out.
+        binary: What is penalised where there are two classes: both weight vectors (`softmax`), or
+            their difference, as scikit-learn does (`sigmoid`). Either way there are two columns;
+            a sigmoid's w stands in them as -w/2 and w/2.
         tol: Converged when ‖gradient‖₂ <= tol · min(1, objective), for features centred and
             scaled to unit mean square norm.
         max_iter: Accepted steps per strength.
@@ -50,7 +55,13 @@ def fit_path(
     Source: Liu & Nocedal 1989 (L-BFGS); checked against scikit-learn's LogisticRegression.
     """
     solver = softmax_solver(
-        features, labels, class_weights=class_weights, tol=tol, max_iter=max_iter, device=device
+        features,
+        labels,
+        class_weights=class_weights,
+        binary=binary,
+        tol=tol,
+        max_iter=max_iter,
+        device=device,
     )
     return solver.solve(strengths)
 
@@ -60,6 +71,7 @@ def softmax_solver(
     labels: NDArray[np.int64],
     *,
     class_weights: Mapping[int, float] | None = None,
+    binary: Binary = "softmax",
     tol: float = 1e-6,
     max_iter: int = 1000,
     device: str = "cpu",
@@ -80,7 +92,10 @@ def softmax_solver(
                 "Leave a class out of the subset instead of giving it no weight."
             )
         weights = each[codes]
-    loss = CrossEntropy(codes, len(classes), device, weights)
+    is_one_vector = binary == "sigmoid" and len(classes) == 2
+    # ‖-w/2‖² + ‖w/2‖² is half of ‖w‖²
+    penalty = 2.0 if is_one_vector else 1.0
+    loss = CrossEntropy(codes, len(classes), device, weights, penalty=penalty)
     return PathSolver(rows, loss, classes, tol=tol, max_iter=max_iter, device=device)
 
 

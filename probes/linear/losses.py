@@ -16,6 +16,8 @@ class Loss(Protocol):
 
     n_columns: int
     """C, the logits of a row."""
+    penalty: float
+    """Multiplies the solver's penalty on ‖W‖²."""
 
     def start(self) -> NDArray[np.float64]:
         """Return the biases that are best without weights, shape (C,)."""
@@ -44,10 +46,13 @@ class CrossEntropy:
         n_classes: int,
         device: str,
         row_weights: NDArray[np.float64] | None = None,
+        *,
+        penalty: float = 1.0,
     ) -> None:
         """Take the rows' classes, shape (N,), in 0 .. C - 1, each of which occurs."""
         import torch
 
+        self.penalty = penalty
         self._torch, self.n_columns = torch, n_classes
         self._codes = torch.as_tensor(codes, device=device)
         self._weights = None if row_weights is None else torch.as_tensor(row_weights, device=device)
@@ -80,6 +85,8 @@ class CrossEntropy:
 
 class OneVsRest:
     """One logistic loss per class, summed: a row may have several classes, or none."""
+
+    penalty = 1.0
 
     def __init__(self, targets: NDArray[np.bool_], device: str) -> None:
         """Take the rows' classes, shape (N, C); each column has rows of both kinds."""

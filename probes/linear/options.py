@@ -18,6 +18,7 @@ Search = Literal["grid", "bracket"]
 Criterion = Literal["top1", "mean_per_class", "nll"]
 ClassWeight = Literal["none", "balanced"]
 Refit = Literal["all", "train"]
+Binary = Literal["softmax", "sigmoid"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,10 @@ class LinearOptions:
     `centre`: the mean alone, which a free bias makes the same as `none`."""
     class_weight: ClassWeight = "none"
     """`balanced`: a row counts n / (classes · rows of its class)."""
+    binary: Binary = "softmax"
+    """The penalty where there are two classes. `softmax`: of both weight vectors, as for any other
+    number of classes. `sigmoid`: of their difference, as in scikit-learn's and cuML's
+    LogisticRegression: at the same C twice the penalty. Nothing changes from three classes on."""
     classes: tuple[str, ...] = ()
     """Names of the classes to tell apart; rows of others are left out. Empty: all."""
     tol: float = 1e-6
@@ -61,6 +66,7 @@ class LinearOptions:
         check_choice("criterion", self.criterion, get_args(Criterion))
         check_choice("class_weight", self.class_weight, get_args(ClassWeight))
         check_choice("refit", self.refit, get_args(Refit))
+        check_choice("binary", self.binary, get_args(Binary))
         check_positive_rising("strengths", self.strengths)
         check_range("held_out", self.held_out, 0, 1)
         check_at_least("extend_decades", self.extend_decades, 0)

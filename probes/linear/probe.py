@@ -120,6 +120,7 @@ def _solver_of(
         rows,
         labels,
         class_weights=weights,
+        binary=options.binary,
         tol=options.tol,
         max_iter=options.max_iter,
         device=device,
@@ -184,6 +185,7 @@ def _details(
         "solved": [] if search is None else search.reports(),
         "standardise": options.standardise,
         "class_weight": options.class_weight,
+        "binary": options.binary,
         "classes_in_train": len(path.classes),
         "solver": {
             "objective": float(path.objective[0]),

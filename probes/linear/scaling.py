@@ -17,53 +17,62 @@ _CONSTANT = 1e-12  # a deviation of this share of the mean is rounding alone
 _BLOCK_BYTES = 1 << 22
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """Unit norm, then (x - shift) / scale."""
+    """Unit norm or not, then (x - shift) / scale."""
 
     is_unit_norm: bool
     shift: NDArray[np.float64]
     """Shape (D,)."""
     scale: NDArray[np.float64]
-    """Shape (D,)."""
+    """Shape (D,), positive."""
 
     @classmethod
-    def of(cls, features: Rows | Features, standardise: Standardise) -> Self:
-        """Learn the mean and the deviation from rows; a constant dimension keeps scale 1.
+    def of(
+        cls, features: Rows | Features, standardise: Standardise, *, epsilon: float = 0.0
+    ) -> Self:
+        """Learn the mean and the deviation from rows; that of a constant dimension is taken as 1.
 
         Args:
             features: Shape (N, D).
             standardise: `centre` changes nothing in a classifier with a free bias; `zscore`
                 divides by the deviation (over N); `l2` scales rows to unit norm.
+            epsilon: Added to each deviation.
 
         Raises:
             ShapeError: If there are no rows, or if values are not finite.
         """
+        if not isinstance(features, Rows):
+            check_features("features", features)
         n_rows, dim = features.shape
         if standardise in ("none", "l2"):
-            return cls(standardise == "l2", np.zeros(dim), np.ones(dim))
+            is_unit_norm = standardise == "l2"
+            return cls(is_unit_norm=is_unit_norm, shift=np.zeros(dim), scale=np.ones(dim))
         blocks = list(row_blocks(n_rows, 8 * dim, _BLOCK_BYTES))
         total, square = np.zeros(dim), np.zeros(dim)
         for rows in blocks:
             total += to_float64("features", features[rows]).sum(axis=0)
         mean = total / n_rows
         if standardise == "centre":
-            return cls(False, mean, np.ones(dim))
+            return cls(is_unit_norm=False, shift=mean, scale=np.ones(dim))
         for rows in blocks:
             square += ((features[rows].astype(np.float64) - mean) ** 2).sum(axis=0)
         deviation = np.sqrt(square / n_rows)
         is_constant = deviation <= _CONSTANT * np.abs(mean)
-        return cls(False, mean, np.where(is_constant, 1.0, deviation))
+        scale = np.where(is_constant, 1.0, deviation) + epsilon
+        return cls(is_unit_norm=False, shift=mean, scale=scale)
 
     @property
     def is_identity(self) -> bool:
         """Whether rows stay as they are."""
         return not self.is_unit_norm and not self.shift.any() and bool((self.scale == 1).all())
 
-    def apply(self, block: Features) -> Features:
-        """Return the scaled rows of a block, shape (B, D); float64 where anything was done."""
-        if self.is_identity:
-            return block
+    def apply(self, block: Features) -> NDArray[np.float64]:
+        """Return the scaled rows of a block, shape (B, D), as a new array.
+
+        Raises:
+            ShapeError: If a value is not finite, or if a row that needs a direction is zero.
+        """
         wide = unit_rows("features", block) if self.is_unit_norm else to_float64("features", block)
         wide -= self.shift
         wide /= self.scale
@@ -90,9 +99,11 @@ class Rows:
         return self.shape[0]
 
     def __getitem__(self, block: slice) -> Features:
-        """Return a block of rows, shape (B, D)."""
+        """Return a block of rows, shape (B, D); as stored where no scaling changes them."""
         values = self._features[block if self._rows is None else self._rows[block]]
-        return values if self._scaling is None else self._scaling.apply(values)
+        if self._scaling is None or self._scaling.is_identity:
+            return values
+        return self._scaling.apply(values)
 
     def blocks(self) -> Iterator[slice]:
         """Yield slices that cover all rows, a few MiB each."""

@@ -1,9 +1,9 @@
 """The solver of logistic regression for a whole path of L2 strengths.
 
-- Objective, for each strength C: (1/n) Σ w_i loss_i + (1 / (2 C n)) ‖W‖², bias unpenalised; the
-  loss is softmax cross-entropy, or one logistic loss per class, summed. With three classes or more
-  the first is scikit-learn's `LogisticRegression(C=C)`. With two classes scikit-learn solves the
-  one-column form, whose strength 2C is our strength C.
+- Objective, for each strength C: (1/n) Σ w_i loss_i + (p / (2 C n)) ‖W‖², bias unpenalised; the
+  loss is softmax cross-entropy, or one logistic loss per class, summed. With p = 1 and three or
+  more classes the first is scikit-learn's `LogisticRegression(C=C)`. With two classes scikit-learn
+  solves the one-column form, which is p = 2.
 - Strengths go from the strongest penalty to the weakest, in groups that share each pass over the
   features: one product with [W_1 … W_A]. Each has its own L-BFGS pairs and its own step, and leaves
   when it has converged. A group starts where a parabola through the solutions before it points to.
@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import OptionError
-from featcache.probes.arrays import to_float64
 from featcache.probes.linear.design import Design
 from featcache.probes.linear.lbfgs import FEWEST_PAIRS, MOST_PAIRS, Problem, descend
 from featcache.probes.linear.losses import Loss
+from featcache.probes.linear.row_space import row_space
 from featcache.probes.linear.scaling import Rows
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ class PathSolver:
         self._basis: NDArray[np.float64] | None = None
         self._basis_mean = np.zeros(features.shape[1])
         if features.shape[0] < features.shape[1]:
-            features, self._basis, self._basis_mean = _row_space(features)
+            rotated, self._basis, self._basis_mean = row_space(features)
+            features = Rows(rotated)
         self._design = Design(features, device)
         self._solved: dict[float, torch.Tensor] = {}
 
@@ -151,7 +152,12 @@ class PathSolver:
         torch, design = self._torch, self._design
         n_pairs = self._n_pairs()
         problems = [
-            Problem(self._start(c), 1 / (c * self._n_rows), self._precondition, n_pairs)
+            Problem(
+                self._start(c),
+                self._loss.penalty / (c * self._n_rows),
+                self._precondition,
+                n_pairs,
+            )
             for c in strengths
         ]
         tol = self._tol
@@ -291,20 +297,3 @@ def _padding(width: int) -> int:
 def _gap(logs: NDArray[np.float64], i: int) -> float:
     """Return how far a solution is from the nearest one before it in the list."""
     return float(np.abs(logs[:i] - logs[i]).min())
-
-
-def _row_space(
-    features: Rows,
-) -> tuple[Rows, NDArray[np.float64], NDArray[np.float64]]:
-    """Rotate centred features of N < D rows into the space they span.
-
-    The optimum lies in that space, because the penalty forbids weight outside it, and a rotation
-    keeps ‖W‖: the problem is the same with N instead of D dimensions.
-
-    Returns:
-        The features there, shape (N, N); the basis, shape (D, N); the mean, shape (D,).
-    """
-    values = to_float64("features", features[:])
-    mean = values.mean(axis=0)
-    basis, triangle = np.linalg.qr((values - mean).T)  # (D, N), (N, N)
-    return Rows(np.ascontiguousarray(triangle.T)), basis, mean

@@ -161,6 +161,15 @@ def test_prompts_that_cannot_be_made_are_refused(names, templates, message):
         text_head(Request(name="open_clip:tiny-vit"), names, templates)
 
 
+def test_an_empty_class_is_refused_whatever_stands_in_its_prompts():
+    request, templates = Request(name="open_clip:tiny-vit"), TEMPLATES["photo"]
+    for names in (("a", ""), ("a", " ")):
+        with pytest.raises(OptionError, match="none may be empty"):
+            text_head(request, names, templates, prompt_names=("cat", "dog"))
+    with pytest.raises(OptionError, match="none may be empty"):
+        text_head(request, ("a", "b"), templates, prompt_names=("cat", ""))
+
+
 def test_a_backbone_without_text_tower_is_refused():
     with pytest.raises(
         BackboneError, match=r"'efficientnet_lite0' has none here. .*open_clip:ARCH"

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from featcache.head_store import StoredHead
 from featcache.probes import catalog
+from featcache.probes.classification import Distribution
 from featcache.probes.protocol import Protocol
 from featcache.probes.tasks import TASKS, TaskInputs
 from featcache.spec import BackboneIdentity
@@ -20,7 +21,7 @@ Make = Callable[..., Table]
 
 @pytest.fixture(autouse=True, scope="package")
 def _one_thread() -> Iterator[None]:
-    """Tiny products on a busy machine wait for their threads longer than they compute."""
+    """Products of test data are too small to part: threads would take longer to start than they."""
     import torch
 
     before = torch.get_num_threads()
@@ -62,6 +63,14 @@ def make_table() -> Make:
 @pytest.fixture
 def make_clusters() -> Callable[..., tuple[NDArray[np.float32], NDArray[np.int64]]]:
     return clusters
+
+
+def shares_of(head, rows, n_classes):
+    """What tasks make of a head's logits: probabilities, zero for classes that it never saw."""
+    found = Distribution.of_logits(head.classes, head.logits(rows))
+    full = np.zeros((len(rows), n_classes), dtype=np.float32)
+    full[:, found.classes] = np.exp(found.log_probabilities)
+    return full
 
 
 def default_protocol(task: str) -> Protocol:

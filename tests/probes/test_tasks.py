@@ -170,6 +170,21 @@ def test_unlabelled_rows_are_dropped_and_counted(task, inputs):
     assert outcome.n == 81
 
 
+def test_unlabelled_rows_are_counted_beside_a_subset_of_classes(inputs):
+    def blank(table):
+        return dataclasses.replace(
+            table, labels=np.where(np.arange(len(table)) < 9, -1, table.labels)
+        )
+
+    protocol = default_protocol("linear")
+    options = {**protocol.options, "classes": ["class0", "class2"], "strengths": [0.1]}
+    outcome = run_task(dataclasses.replace(protocol, options=options), change(inputs, blank))
+    assert outcome.details["dropped_unlabelled_train"] == 9
+    assert outcome.details["dropped_unlabelled_test"] == 9
+    assert outcome.n == np.isin(inputs.test.labels[9:], [0, 2]).sum()
+    assert set(outcome.predictions["label"]) == set(outcome.predictions["prediction"]) == {0, 2}
+
+
 @pytest.mark.parametrize("task", ["linear", "knn"])
 def test_a_test_class_absent_from_train_is_allowed_and_counted(task, inputs):
     train = inputs.train.take(inputs.train.labels != 2)

@@ -12,7 +12,6 @@ from featcache.probes.calibration.errors import (
     debiased_error,
     expected_error,
     mass_bins,
-    maximum_error,
     null_band,
     width_bins,
 )
@@ -26,17 +25,30 @@ def softmax_rows(n, classes, *, seed=0, sharpness=2.0):
     return shares, labels
 
 
-@pytest.mark.parametrize("norm", ["l1", "max"])
-def test_equal_width_errors_are_those_of_torchmetrics(norm):
+def of_torchmetrics(shares, labels):
     from torchmetrics.functional.classification import multiclass_calibration_error
 
+    found = multiclass_calibration_error(
+        torch.tensor(shares), torch.tensor(labels), num_classes=shares.shape[1], n_bins=15
+    )
+    return float(found)
+
+
+def test_equal_width_errors_are_those_of_torchmetrics():
     shares, labels = softmax_rows(400, 5)
     sure, right = shares.max(axis=1), shares.argmax(axis=1) == labels
-    theirs = multiclass_calibration_error(
-        torch.tensor(shares), torch.tensor(labels), num_classes=5, n_bins=15, norm=norm
-    )
-    error = expected_error if norm == "l1" else maximum_error
-    assert error(sure, right, width_bins(sure)) == pytest.approx(float(theirs), abs=1e-6)
+    assert sure.max() < 1
+    expected = of_torchmetrics(shares, labels)
+    assert expected_error(sure, right, width_bins(sure)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_confidence_of_exactly_1_is_in_the_last_bin_and_not_in_one_of_its_own():
+    sure, right = np.array([1.0, 0.95]), np.array([False, True])
+    assert width_bins(sure).tolist() == [14, 14]
+    got = expected_error(sure, right, width_bins(sure))
+    assert got == pytest.approx(abs(0.5 - 0.975))
+    shares, labels = np.array([[1.0, 0.0], [0.05, 0.95]]), np.array([1, 1])
+    assert of_torchmetrics(shares, labels) == pytest.approx((1 + 0.05) / 2)  # two bins there
 
 
 def test_equal_mass_bins_hold_equal_counts_and_keep_ties_together():
@@ -51,7 +63,6 @@ def test_the_error_of_a_hand_made_case():
     right = np.array([True, False, True, True])
     expected = (2 * abs(0.5 - 0.9) + 2 * abs(1 - 0.6)) / 4
     assert expected_error(sure, right, width_bins(sure)) == pytest.approx(expected)
-    assert maximum_error(sure, right, width_bins(sure)) == pytest.approx(0.4)
     assert width_bins(np.array([0.0, 1.0])).tolist() == [0, 14]
 
 
@@ -115,3 +126,15 @@ def test_no_rows_are_refused():
     empty = np.empty(0)
     with pytest.raises(ShapeError, match="one length, at least 1; got 0, 0 and 0"):
         expected_error(empty, empty.astype(bool), empty.astype(np.intp))
+
+
+@pytest.mark.parametrize("score", [brier_scores, class_wise_error])
+def test_labels_that_are_no_columns_are_refused(score):
+    shares, labels = softmax_rows(6, 3)
+    for bad, said in ((-1, "got -1 to"), (3, "0 to 2; got .* to 3")):
+        with pytest.raises(ShapeError, match=f"columns of `probabilities`.*{said}"):
+            score(shares, np.where(np.arange(6) == 4, bad, labels))
+    with pytest.raises(ShapeError, match=r"got shapes \(6, 3\) and \(5,\)"):
+        score(shares, labels[:5])
+    with pytest.raises(ShapeError, match="at least one; got shapes"):
+        score(shares[:0], labels[:0])

@@ -13,6 +13,7 @@ from featcache.probes.closed_form import moments
 from featcache.probes.closed_form.discriminant import fit_lda, lda_of_moments, shrinkage_amount
 from featcache.probes.closed_form.moments import class_moments, streamed_moments
 from featcache.probes.closed_form.options import LdaOptions
+from tests.probes.conftest import shares_of
 
 
 def residuals(x, y):
@@ -44,7 +45,7 @@ def test_a_fixed_shrinkage_is_that_of_scikit_learn(make_clusters, n, dim, amount
     np.testing.assert_allclose(
         relative_logits(head.logits(queries)), relative_logits(expected), rtol=1e-7, atol=1e-7
     )
-    shares = head.probabilities(queries, 4)
+    shares = shares_of(head, queries, 4)
     np.testing.assert_allclose(shares, oracle.predict_proba(queries.astype(float)), atol=1e-6)
 
 
@@ -66,7 +67,7 @@ def test_posteriors_are_those_of_gaussians_with_the_pooled_covariance(make_clust
         weighted = np.exp(logs).T * shares
         head = fit_lda(x, y, shrinkage="none", priors=priors)
         expected = weighted / weighted.sum(axis=1, keepdims=True)
-        np.testing.assert_allclose(head.probabilities(x, 4), expected, atol=1e-6)
+        np.testing.assert_allclose(shares_of(head, x, 4), expected, atol=1e-6)
 
 
 def test_uniform_priors_are_those_of_scikit_learn_for_classes_of_one_size(make_clusters):
@@ -74,7 +75,7 @@ def test_uniform_priors_are_those_of_scikit_learn_for_classes_of_one_size(make_c
     oracle = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.2, priors=[0.25] * 4)
     expected = oracle.fit(x.astype(float), y).predict_proba(x.astype(float))
     head = fit_lda(x, y, shrinkage=0.2, priors="uniform")
-    np.testing.assert_allclose(head.probabilities(x, 4), expected, atol=1e-6)
+    np.testing.assert_allclose(shares_of(head, x, 4), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("n", "dim"), [(120, 8), (40, 60), (30, 1), (500, 3)])
@@ -150,7 +151,7 @@ def test_rows_equal_to_their_class_mean_give_the_nearest_mean(make_clusters, dim
 def test_rows_that_are_all_equal_give_the_priors():
     for dim in (2, 9):
         head = fit_lda(np.full((4, dim), 0.1), np.array([0, 0, 0, 1]))
-        np.testing.assert_allclose(head.probabilities(np.ones((1, dim)), 2), [[0.75, 0.25]])
+        np.testing.assert_allclose(shares_of(head, np.ones((1, dim)), 2), [[0.75, 0.25]])
 
 
 def test_streamed_blocks_and_float32_products_give_the_same_classifier(make_clusters, monkeypatch):
@@ -194,7 +195,7 @@ def test_classes_missing_or_alone_are_fine(make_clusters):
     np.testing.assert_allclose(head.weights, fit_lda(x, y).weights)
     for n in (1, 3, 60):
         alone = fit_lda(x[:n], np.full(n, 2), shrinkage="none")
-        np.testing.assert_array_equal(alone.probabilities(x, 3), np.tile([0, 0, 1], (60, 1)))
+        np.testing.assert_array_equal(shares_of(alone, x, 3), np.tile([0, 0, 1], (60, 1)))
 
 
 def test_float16_rows_with_overflowing_squares_are_fitted(make_clusters):

@@ -9,11 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from featcache.errors import OptionError, ShapeError
 from featcache.probes.closed_form.options import RidgeOptions
-from featcache.probes.closed_form.ridge_probe import (
-    fit_big_vision,
-    fit_ridge,
-    fit_ridge_multi_label,
-)
+from featcache.probes.closed_form.ridge_probe import fit_big_vision, fit_ridge
 
 GRID = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 
@@ -120,19 +116,6 @@ def test_classes_missing_from_the_labels_are_left_out(make_clusters):
     head = fit_ridge(x, np.array([1, 4, 9])[y], options_of())
     np.testing.assert_array_equal(head.classes, [1, 4, 9])
     np.testing.assert_allclose(head.weights, fit_ridge(x, y, options_of()).weights)
-
-
-@pytest.mark.parametrize("n", [20, 80])
-def test_a_multi_label_fit_has_a_column_per_class(make_clusters, n):
-    x, y = make_clusters(n, 30, 3, spread=0.4)
-    members = y[:, None] == np.arange(3)
-    single = fit_ridge(x, y, options_of(selection="squared_error"))
-    multi = fit_ridge_multi_label(x, members, options_of(selection="squared_error"))
-    np.testing.assert_allclose(multi.weights, single.weights, rtol=1e-10, atol=1e-14)
-    assert multi.details["strength"] == single.details["strength"]
-    members[:, 1] = False
-    empty = fit_ridge_multi_label(x, members, options_of())
-    np.testing.assert_allclose(empty.logits(x)[:, 1], -1, atol=1e-9)
 
 
 @pytest.mark.parametrize(("n", "dim"), [(60, 9), (12, 30)])

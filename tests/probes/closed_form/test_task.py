@@ -10,6 +10,7 @@ from featcache.probes.catalog import default_protocol
 from featcache.probes.closed_form.discriminant import fit_lda
 from featcache.probes.run import run_task
 from featcache.probes.tasks import TaskInputs
+from tests.probes.conftest import shares_of
 
 COLUMNS = {"ridge": "score", "lda": "confidence", "centroid": "score"}
 TASKS = list(COLUMNS)
@@ -84,7 +85,7 @@ def test_a_rotation_changes_no_prediction(task, options, inputs):
 def test_confidence_is_the_largest_posterior_and_survives_float32(inputs):
     outcome = run_task(default_protocol("lda"), inputs)
     head = fit_lda(inputs.train.features, inputs.train.labels)
-    shares = head.probabilities(inputs.test.features, 4)
+    shares = shares_of(head, inputs.test.features, 4)
     np.testing.assert_allclose(outcome.predictions["confidence"], shares.max(axis=1), rtol=1e-5)
 
 

@@ -10,6 +10,9 @@ from sklearn.preprocessing import normalize
 
 from featcache.errors import OptionError, ShapeError
 from featcache.probes.catalog import default_protocol, load_protocol
+from featcache.probes.closed_form.options import RidgeOptions
+from featcache.probes.closed_form.ridge_probe import fit_ridge
+from featcache.probes.fewshot.classifiers import predict_from_shots
 from featcache.probes.fewshot.draws import draw_shots
 from featcache.probes.run import run_task
 from featcache.probes.tasks import TaskInputs
@@ -59,6 +62,58 @@ def test_published_protocols_run(inputs, name):
     outcome = run_task(load_protocol(name), inputs)
     assert outcome.metrics["top1"] > 0.5
     assert len(outcome.details["shots_digest"]) == len(load_protocol(name).options["shots"])
+
+
+def test_the_strength_on_record_is_the_one_used(inputs):
+    few = {"shots": [2, 8], "primary_shots": 8, "n_draws": 2, "strength": 3.0}
+    found = {}
+    for method in ("logistic", "ridge", "big_vision", "centroid"):
+        outcome = run_task(with_options("fewshot@1", method=method, **few), inputs)
+        found[method] = outcome.details["strength_of_each_draw"]
+        assert outcome.details["method"] == method
+    assert found["logistic"] == found["big_vision"] == {"2": [3.0, 3.0], "8": [3.0, 3.0]}
+    assert found["centroid"] == {"2": [None, None], "8": [None, None]}
+    train = inputs.train
+    draws = draw_shots(train.labels, train.ids, train.class_names, (2, 8), n_draws=2, seed=5)
+    for n in (2, 8):
+        rows = [one.rows[n] for one in draws]
+        fits = [fit_ridge(train.features[r], train.labels[r], RidgeOptions()) for r in rows]
+        assert found["ridge"][str(n)] == [one.details["strength"] for one in fits]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"standardise": "none"},
+        {"standardise": "zscore"},
+        {"method": "ridge"},
+        {"method": "big_vision"},
+        {"method": "centroid"},
+    ],
+)
+def test_a_zero_row_is_refused_only_where_rows_are_normalised(inputs, options):
+    features = inputs.test.features.copy()
+    features[11] = 0
+    broken = replace(inputs, test=replace(inputs.test, features=features))
+    with pytest.raises(ShapeError, match=f"non-zero norm.*{inputs.test.ids[11]}"):
+        run_task(default_protocol("fewshot"), broken)
+    outcome = run_task(with_options("fewshot@1", **options), broken)
+    assert outcome.n == len(inputs.test)
+    assert 0.5 < outcome.metrics["top1"] < 1
+
+
+def test_two_classes_are_classified_as_scikit_learn_does_in_the_protocol_that_imitates_it(
+    make_clusters,
+):
+    x, y = make_clusters(300, 12, 2, spread=0.2)
+    kept = np.concatenate([np.flatnonzero(y == 0)[:60], np.flatnonzero(y == 1)[:20]])
+    rows, labels, queries = x[kept].astype(np.float64), y[kept], x.astype(np.float64)
+    options = replace(load_protocol("mieb-fewshot@1").parsed_options(), strength=0.1)
+    model = LogisticRegression(C=0.1, tol=1e-8, max_iter=5000).fit(rows, labels)
+    found, _ = predict_from_shots(rows, labels, queries, options)
+    np.testing.assert_array_equal(found, model.predict(queries))
+    weaker, _ = predict_from_shots(rows, labels, queries, replace(options, binary="softmax"))
+    assert (weaker != found).sum() >= 5
 
 
 def test_the_shots_do_not_depend_on_the_features(inputs):

@@ -9,7 +9,7 @@ import torch
 from featcache.errors import ShapeError
 from featcache.head_store import StoredHead
 from featcache.probes.catalog import default_protocol
-from featcache.probes.fewshot.lp_plus_plus import fit_lp_plus_plus
+from featcache.probes.fewshot.lp_plus_plus import descend, fit_lp_plus_plus
 from featcache.probes.fewshot.tip_adapter import TipAdapter, tune
 from featcache.probes.run import run_task
 from featcache.probes.tasks import TaskInputs
@@ -110,34 +110,70 @@ def test_shots_help_the_text(inputs, task):
     assert 0 <= outcome.details["chosen"]["4"][0]["held_out_top1"] <= 1
 
 
-def test_lp_plus_plus_descends_by_the_gradient_that_autograd_gives():
+@pytest.fixture
+def shots():
+    """Twelve shots of unequal classes, the last without one, and held-out rows; unit rows."""
     rng = np.random.default_rng(0)
-    rows, text = unit(rng.normal(size=(12, 5))), unit(rng.normal(size=(3, 5))).T
-    labels = np.arange(12) % 3
-    held = rows[:1], np.array([9])  # never right, so the start is kept
-    start = fit_lp_plus_plus(rows, labels, text, held, epochs=5, alpha_every=2, momentum=0.0)
-    assert start.epoch == 0
-    sums = rows.T @ np.eye(3)[labels]
-    np.testing.assert_allclose(start.weights, sums + start.blend * text)
-    x, y, t = torch.tensor(rows), torch.tensor(labels), torch.tensor(text)
-    w = torch.tensor(sums, requires_grad=True)
-    a = torch.tensor(start.blend, requires_grad=True)
-    loss = torch.nn.functional.cross_entropy(x @ w + a * (x @ t), y)
-    grad_w, grad_a = torch.autograd.grad(loss, (w, a))
+    rows, held = unit(rng.normal(size=(12, 5))), unit(rng.normal(size=(40, 5)))
+    labels = np.array([0, 1, 2, 0, 1, 0, 0, 1, 2, 0, 0, 1])
+    return rows, labels, unit(rng.normal(size=(4, 5))).T, held, rng.integers(0, 4, 40)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_lp_plus_plus_descends_by_the_gradient_that_autograd_gives(shots, momentum):
+    rows, labels, text = (torch.tensor(part) for part in shots[:3])
+    w = torch.stack([rows[labels == c].sum(dim=0) for c in range(4)], dim=1).requires_grad_()
+    b = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    own = [(rows[labels == c] @ text[:, c]).mean() for c in range(3)]
+    a = torch.full((4,), 250 * float(sum(own)) / 3, dtype=torch.float64, requires_grad=True)
     step_w = 4 * 12 / np.linalg.eigvalsh(rows.T @ rows)[-1]
-    step_a = 12 / (4 * ((rows @ text) ** 2).sum(axis=0).max())
-    expected = w - step_w * grad_w + (a - step_a * grad_a) * t
-    right = (rows @ expected.detach().numpy()).argmax(axis=1)  # rows that one step gets right
-    moved = rows @ (sums + start.blend * text)
-    changed = np.flatnonzero(right != moved.argmax(axis=1))
-    if not len(changed):
-        changed = np.array([0])
-    held = rows[changed], right[changed]
-    one = fit_lp_plus_plus(rows, labels, text, held, epochs=1, alpha_every=1, momentum=0.0)
-    if one.epoch == 1:
-        np.testing.assert_allclose(one.weights, expected.detach().numpy(), rtol=1e-9)
-    else:
-        np.testing.assert_allclose(one.weights, start.weights)
+    step_a = 12 / (4 * max(float((rows @ text[:, c]).square().sum()) for c in range(4)))
+    by_w = torch.optim.SGD([w, b], lr=step_w, momentum=momentum)
+    by_a = torch.optim.SGD([a], lr=step_a)
+    path = descend(rows, labels, text, epochs=25, alpha_every=10, momentum=momentum)
+    blends = []
+    for epoch, got in enumerate(path):
+        for mine, theirs in ((got.weights, w), (got.bias, b), (got.blend, a)):
+            torch.testing.assert_close(mine, theirs.detach(), rtol=1e-9, atol=1e-9)
+        blends.append(got.blend)
+        by_w.zero_grad()
+        by_a.zero_grad()
+        torch.nn.functional.cross_entropy(rows @ w + b + a * (rows @ text), labels).backward()
+        by_w.step()
+        if (epoch + 1) % 10 == 0:
+            by_a.step()
+    assert len(blends) == 26
+    moved = [epoch for epoch in range(1, 26) if not torch.equal(blends[epoch - 1], blends[epoch])]
+    assert moved == [10, 20]
+
+
+def test_lp_plus_plus_keeps_the_earliest_of_its_best_epochs(shots):
+    rows, labels, text, held, truth = shots
+    given = {"epochs": 30, "alpha_every": 3, "momentum": 0.9}
+    path = list(descend(*map(torch.tensor, (rows, labels, text)), **given))
+    models = [one.weights.numpy() + one.blend.numpy() * text for one in path]
+    biases = [one.bias.numpy() for one in path]
+    right = [
+        ((held @ w + b).argmax(axis=1) == truth).mean() for w, b in zip(models, biases, strict=True)
+    ]
+    fitted = fit_lp_plus_plus(rows, labels, text, (held, truth), **given)
+    first = right.index(max(right))
+    assert 0 < first < 30  # so that neither end would do
+    assert (fitted.epoch, fitted.held_out) == (first, max(right))
+    np.testing.assert_allclose(fitted.weights, models[first], rtol=1e-12)
+    np.testing.assert_allclose(fitted.bias, biases[first], rtol=1e-12)
+    never = fit_lp_plus_plus(rows, labels, text, (held, np.full(40, 9)), **given)
+    assert (never.epoch, never.held_out) == (0, 0)
+    np.testing.assert_allclose(never.weights, models[0], rtol=1e-12)
+
+
+def test_unlabelled_rows_are_counted_beside_a_subset_of_classes(inputs):
+    labels = inputs.test.labels.copy()
+    labels[[3, 8, 20]] = -1
+    some = replace(inputs, test=replace(inputs.test, labels=labels))
+    outcome = run_task(of("zeroshot", classes=["class1", "class3"]), some)
+    assert outcome.details["dropped_unlabelled_test"] == 3
+    assert outcome.n == np.isin(labels, [1, 3]).sum()
 
 
 def test_heads_that_do_not_fit_are_refused(inputs):

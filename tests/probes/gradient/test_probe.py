@@ -15,6 +15,7 @@ from featcache.probes.gradient.options import GradientOptions
 from featcache.probes.gradient.probe import TEST_WARNING, fit_gradient
 from featcache.probes.gradient.search import grid
 from featcache.probes.splits import stratified_split
+from tests.probes.conftest import shares_of
 
 SGD = GradientOptions(iterations=50, batch=32)
 LARS = GradientOptions(
@@ -141,7 +142,7 @@ def test_a_missing_class_has_no_column(data, options):
     head = fit((rows, gap), options)
     assert head.classes.tolist() == [0, 1, 5, 6]
     assert np.array_equal(head.weights, fit(data, options).weights)
-    shares = head.probabilities(rows, 8)
+    shares = shares_of(head, rows, 8)
     assert not shares[:, [2, 3, 4, 7]].any()
 
 
@@ -149,7 +150,7 @@ def test_a_missing_class_has_no_column(data, options):
 def test_a_single_class_is_always_predicted(data, options):
     rows, labels = data
     head = fit((rows, np.full_like(labels, 2)), options)
-    assert head.probabilities(rows, 4)[:, 2].min() == 1
+    assert shares_of(head, rows, 4)[:, 2].min() == 1
     assert all(loss == 0 for loss in head.details["train_loss"])
 
 

@@ -54,6 +54,47 @@ def test_every_strength_reaches_the_optimum_of_scikit_learn(make_clusters, n, di
         )
 
 
+@pytest.mark.parametrize(("n", "dim"), [(200, 16), (40, 60)])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_a_sigmoid_has_the_objective_of_scikit_learn_for_two_classes(
+    make_clusters, n, dim, class_weight
+):
+    x, y = make_clusters(n, dim, 2, spread=0.3)
+    kept = (y == 0) | (np.arange(n) % 3 == 0)
+    x, y, strengths = x[kept].astype(np.float64), y[kept], (1e-3, 0.1, 3.0)
+    balance = len(y) / (2 * np.bincount(y)) if class_weight else np.ones(2)
+    each = dict(enumerate(balance.tolist()))
+    path = fit_path(x, y, strengths, binary="sigmoid", class_weights=each, tol=1e-8)
+    assert path.converged.all()
+
+    def value(w, b, strength):
+        losses = np.logaddexp(0, np.where(y == 1, -1, 1) * (x @ w + b))
+        return (balance[y] * losses).sum() / len(y) + w @ w / (2 * strength * len(y))
+
+    for i, strength in enumerate(strengths):
+        model = LogisticRegression(  # its L-BFGS stops at 2e-6 of the bias
+            C=strength, class_weight=class_weight, tol=1e-8, solver="newton-cholesky"
+        )
+        model.fit(x, y)
+        w, b = np.diff(path.weights[i], axis=1)[:, 0], np.diff(path.biases[i])[0]
+        np.testing.assert_allclose(w, model.coef_[0], atol=1e-6)
+        assert b == pytest.approx(model.intercept_[0], abs=1e-6)
+        theirs = value(model.coef_[0], model.intercept_[0], strength)
+        assert value(w, b, strength) == pytest.approx(theirs, rel=1e-11)
+        assert path.objective[i] == pytest.approx(theirs, rel=1e-11)
+        np.testing.assert_allclose(path.weights[i].sum(axis=1), 0, atol=1e-6)
+    plain = fit_path(x, y, strengths, class_weights=each, tol=1e-8)
+    assert (np.abs(path.weights - plain.weights).max(axis=(1, 2)) > 1e-3).all()
+
+
+def test_a_sigmoid_changes_nothing_but_two_classes(make_clusters):
+    for n_classes in (1, 3):
+        x, y = make_clusters(60, 8, n_classes)
+        first, second = (fit_path(x, y, [0.1], binary=kind) for kind in ("sigmoid", "softmax"))
+        np.testing.assert_array_equal(first.weights, second.weights)
+        np.testing.assert_array_equal(first.biases, second.biases)
+
+
 def test_one_fit_of_many_strengths_equals_many_fits_of_one(make_clusters):
     x, y = make_clusters(150, 10, 3, spread=0.5)
     together = fit_path(x, y, STRENGTHS)

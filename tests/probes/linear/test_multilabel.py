@@ -7,11 +7,13 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.preprocessing import StandardScaler
 
 from featcache.errors import OptionError, ShapeError
 from featcache.probes.catalog import default_protocol
 from featcache.probes.linear.multilabel import targets_of
 from featcache.probes.run import run_task
+from featcache.probes.splits import stratified_split
 from featcache.probes.tasks import TaskInputs
 
 NAMES = ("cat", "cat|dog", "dog", "bird | cat", "")
@@ -53,10 +55,32 @@ def test_the_ranking_is_that_of_scikit_learn_one_against_the_rest(inputs):
     assert outcome.metrics["mean_average_precision"] == pytest.approx(np.mean(single))
 
 
+def held_out_maps(table, strengths):
+    """Mean average precision on the held-out fifth, of scikit-learn's classifiers."""
+    table = table.take(np.argsort(table.ids))
+    _, members = targets_of(table, "|")
+    rest, held = stratified_split(table.labels, 0.2, np.random.default_rng(0))
+    scaler = StandardScaler().fit(table.features[rest].astype(np.float64))
+    found = {}
+    for strength in strengths:
+        model = OneVsRestClassifier(LogisticRegression(C=strength, tol=1e-9, max_iter=20000))
+        model.fit(scaler.transform(table.features[rest].astype(np.float64)), members[rest])
+        scores = model.decision_function(scaler.transform(table.features[held].astype(np.float64)))
+        found[strength] = np.mean(
+            [average_precision_score(members[held, c], scores[:, c]) for c in range(3)]
+        )
+    return found
+
+
 def test_the_strength_is_chosen_on_held_out_rows(inputs):
     outcome = run_task(default_protocol("multilabel"), inputs)
     tried = dict(outcome.details["held_out_map"])
-    assert outcome.details["strength"] == max(tried, key=lambda c: (tried[c], -c))
+    strengths = default_protocol("multilabel").options["strengths"]
+    expected = held_out_maps(inputs.train, strengths[:5])
+    for strength, score in expected.items():  # at weaker penalties scikit-learn stops short
+        assert tried[strength] == pytest.approx(score, abs=1e-6)
+    assert max(tried[c] for c in strengths[5:]) < max(expected.values())
+    assert outcome.details["strength"] == max(expected, key=lambda c: (expected[c], -c))
     assert outcome.details["held_out_rows"] == 40
 
 

@@ -9,10 +9,12 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler, normalize
 
 from featcache.errors import OptionError, ShapeError
+from featcache.probes.catalog import load_protocol
 from featcache.probes.linear.logistic import fit_path
 from featcache.probes.linear.options import LinearOptions
 from featcache.probes.linear.probe import fit_and_hold_out, fit_linear
 from featcache.probes.splits import stratified_folds, stratified_split
+from tests.probes.conftest import shares_of
 
 
 def rng():
@@ -46,7 +48,7 @@ def test_choice_and_probabilities_are_those_of_scikit_learn(make_clusters, stand
     assert head.details["held_out_top1"] == [[c, pytest.approx(scores[c])] for c in scores]
     part, other = prepared(x, queries)
     expected = fit(part, y, best).predict_proba(other.astype(np.float64))
-    got = head.probabilities(queries, 6)
+    got = shares_of(head, queries, 6)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got[:, :4], expected, atol=5e-5)
     np.testing.assert_array_equal(got[:, 4:], 0)
@@ -91,14 +93,14 @@ def test_a_constant_dimension_survives_the_z_score(make_clusters):
     x, y = make_clusters(60, 6, 3)
     x[:, 2] = 0.1
     head = fit_linear(x, y, LinearOptions(), rng())
-    assert np.isfinite(head.probabilities(x, 3)).all()
+    assert np.isfinite(shares_of(head, x, 3)).all()
     np.testing.assert_allclose(head.weights[2], 0, atol=1e-9)
 
 
 def test_no_rows_give_no_probabilities(make_clusters):
     x, y = make_clusters(60, 6, 3)
     head = fit_linear(x, y, LinearOptions(), rng())
-    assert head.probabilities(x[:0], 3).shape == (0, 3)
+    assert shares_of(head, x[:0], 3).shape == (0, 3)
     with pytest.raises(ShapeError, match="same number of dimensions"):
         head.logits(x[:, :5])
 
@@ -186,10 +188,21 @@ def test_balanced_weights_lift_the_rare_class(make_clusters):
     model = LogisticRegression(C=0.2, class_weight="balanced", tol=1e-9, max_iter=20000)
     model.fit(x[kept].astype(np.float64), y[kept])
     np.testing.assert_allclose(
-        head.probabilities(x, 2), model.predict_proba(x.astype(np.float64)), atol=1e-4
+        shares_of(head, x, 2), model.predict_proba(x.astype(np.float64)), atol=1e-4
     )
     plain = fit_linear(x[kept], y[kept], replace(options, class_weight="none"), rng())
-    assert head.probabilities(x, 2)[:, 1].mean() > 2 * plain.probabilities(x, 2)[:, 1].mean()
+    assert shares_of(head, x, 2)[:, 1].mean() > 2 * shares_of(plain, x, 2)[:, 1].mean()
+
+
+@pytest.mark.parametrize("name", ["clip-readme-logreg@1", "clip-paper-logreg@1", "dinov2-logreg@1"])
+def test_two_classes_are_those_of_scikit_learn_where_a_protocol_imitates_it(make_clusters, name):
+    x, y = make_clusters(150, 8, 2, spread=0.3)
+    options = replace(load_protocol(name).parsed_options(), strengths=(0.316,), tol=1e-8)
+    head = fit_linear(x, y, options, rng())
+    model = LogisticRegression(C=0.316, tol=1e-8, max_iter=20000).fit(x.astype(np.float64), y)
+    np.testing.assert_allclose(np.diff(head.weights, axis=1)[:, 0], model.coef_[0], atol=1e-6)
+    assert np.diff(head.bias)[0] == pytest.approx(model.intercept_[0], abs=1e-6)
+    assert head.details["binary"] == "sigmoid"
 
 
 def test_centring_changes_nothing(make_clusters):
@@ -209,6 +222,7 @@ def test_centring_changes_nothing(make_clusters):
         ({"criterion": "auc"}, "`criterion` must be one of top1"),
         ({"classes": ("a", "a")}, "distinct names"),
         ({"class_weight": "yes"}, "must be one of none, balanced"),
+        ({"binary": "sigmoids"}, "Did you mean 'sigmoid'"),
     ],
 )
 def test_options_that_contradict_themselves_are_refused(values, message):
