@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
-
 from featcache.backbone import Backbone
 from featcache.backbones.request import Request
-from featcache.registry import Entry, Registry
+from featcache.registry import Entry, Registry, read_yaml
 
 _TARGETS = {
     "timm": "featcache.backbones.timm_source:open_backbone",
@@ -29,5 +27,5 @@ def entries() -> dict[str, Entry]:
     text = Path(__file__).with_name("registry.yaml").read_text(encoding="utf-8")
     return {
         name: Entry(target=_TARGETS[facts["source"].partition(":")[0]], facts=facts)
-        for name, facts in yaml.safe_load(text).items()
+        for name, facts in read_yaml(text).items()
     }

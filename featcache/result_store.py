@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from featcache.store.files import (
     temporary_path,
     write_replacing,
 )
+
+if TYPE_CHECKING:
+    from featcache.fit_store import Fit
 
 RESULT_FORMAT = 1
 """Bumped when a metric or the meaning of a field changes."""
@@ -59,6 +62,8 @@ class Outcome:
     """What was chosen on the way (L2 strength, class counts, which side is positive)."""
     head: FittedHead | None = None
     """The classifier behind the predictions; kept beside the record, which names its key."""
+    fit: Fit | None = None
+    """What was learnt of train alone, for further runs; None if there is nothing worth keeping."""
 
     def __post_init__(self) -> None:
         """Refuse an outcome that its own record would contradict."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from featcache.probes.options import check_choice
 from featcache.probes.protocol import Protocol
 from featcache.probes.tasks import TASKS, TaskInputs
-from featcache.registry import Entry, Registry
+from featcache.registry import Entry, Registry, read_yaml
 
 if TYPE_CHECKING:
     from featcache.result_store import Outcome
@@ -28,12 +28,10 @@ def entries() -> dict[str, Entry]:
     entry is a function (protocol, inputs) -> Outcome; with a built-in task's own function the
     options are validated as that task's.
     """
-    import yaml
-
     found = {}
     for file in resources.files("featcache.probes.protocols").iterdir():
         if file.name.endswith(".yaml"):
-            facts = yaml.safe_load(file.read_text(encoding="utf-8"))
+            facts = read_yaml(file.read_text(encoding="utf-8"))
             found[file.name.removesuffix(".yaml")] = Entry(TASKS[facts["task"]].runner, facts)
     return dict(sorted(found.items()))
 

@@ -8,10 +8,9 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-import yaml
-
 from featcache.datasets.source import class_facts
 from featcache.digest import Json
+from featcache.registry import read_yaml
 
 DATA_VARIABLE = "FEATCACHE_DATA"
 """Environment variable: the folder that holds downloaded datasets, as torchvision lays them out."""
@@ -21,7 +20,7 @@ DATA_VARIABLE = "FEATCACHE_DATA"
 def named() -> Mapping[str, Mapping[str, Json]]:
     """Return the records of all datasets with a name, by name."""
     text = (files("featcache.datasets") / "named.yaml").read_text(encoding="utf-8")
-    records: dict[str, dict[str, Json]] = yaml.safe_load(text)
+    records: dict[str, dict[str, Json]] = read_yaml(text)
     return {
         name: {**record, **class_facts(record.get("classes", 0))}
         for name, record in records.items()

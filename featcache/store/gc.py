@@ -32,9 +32,9 @@ from featcache.store.files import (
 FRESH_S = 3600.0
 """Seconds for which a thing is left alone when nothing tells whether somebody still works on it."""
 INCOMING, CHUNKS = "incoming", "chunks"
-_ROOMS = ("analysis", "features", "heads", "results", INCOMING, CHUNKS)
+_ROOMS = ("analysis", "features", "fits", "heads", "results", INCOMING, CHUNKS)
 
-Kind = Literal["temporary", "work", "unsealed", "incoming", "chunk", "sealed"]
+Kind = Literal["temporary", "work", "unsealed", "incoming", "chunk", "fit", "sealed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,8 @@ def plan(
 
     Args:
         cache: The cache.
-        older_than_s: Remove also sets, sealed or not, that were not used for this long, in seconds.
+        older_than_s: Remove also sets, sealed or not, and fits that were not used for this long,
+            in seconds.
         max_bytes: Remove also sealed sets, least recently used first, until features, pulls and
             chunks together take no more than this, in bytes.
         now: The present, in seconds since 1970.
@@ -81,6 +82,9 @@ def plan(
         pulls, chunks = _children(cache.root / INCOMING), _files(cache.root / CHUNKS)
         found += _idle(pulls, "incoming", "a pull that was given up", idle_s, now)
         found += _idle(chunks, "chunk", "fetched, and in nobody's use", idle_s, now)
+        if older_than_s is not None:
+            fits = _files(cache.root / "fits")
+            found += _idle(fits, "fit", "can be computed again", older_than_s, now)
         found += _temporaries(cache.root, {one.path for one in found}, now)
         if max_bytes is not None:
             found += _least_used(cache, found, max_bytes)

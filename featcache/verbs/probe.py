@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 from featcache.derived.recipe import Recipe
 from featcache.digest import Json
 from featcache.errors import OptionError, ProtocolError, StoreError
+from featcache.fit_store import Fit, FitQuestion, FitStore
 from featcache.result_store import Question, Result, ResultStore
 from featcache.store.cache import Cache
 from featcache.verbs.change import change_against
@@ -187,7 +188,8 @@ def _answer(cache: Cache, asked: _Asked, device: str, baseline: Result | None) -
 
     on, question = resolve_device(device), _question(asked)
     began = time.perf_counter()
-    inputs = _inputs(asked, on)
+    earlier = _earlier(cache, question)
+    inputs = replace(_inputs(asked, on), earlier=earlier)
     loaded = time.perf_counter()
     outcome = run_task(asked.wanted.protocol, inputs)
     ended = time.perf_counter()
@@ -198,6 +200,7 @@ def _answer(cache: Cache, asked: _Asked, device: str, baseline: Result | None) -
         warned = [*cast("list[Json]", outcome.details.get("warnings", [])), said]
         outcome = replace(outcome, details={**outcome.details, "warnings": warned})
     outcome = _with_head_kept(cache, asked, question, outcome)
+    _keep_fit(cache, question, outcome, earlier)
     how = {
         "created": datetime.now(UTC).isoformat(timespec="microseconds"),
         "seconds": round(ended - began, 4),
@@ -227,6 +230,45 @@ def _with_head_kept(cache: Cache, asked: _Asked, question: Question, outcome: Ou
         return outcome
     kept = keep_fitted(cache, outcome.head, question, spec)
     return replace(outcome, details={**outcome.details, "head_key": kept.key})
+
+
+def _fit_question(question: Question) -> FitQuestion | None:
+    """Return what decides that part of an answer which is learnt of train alone, if there is one.
+
+    Test and OOD sets have no part in it, so that one fit serves any number of them.
+    """
+    from featcache.probes.tasks import TASKS
+
+    decide = TASKS[question.task].fit_options
+    if not decide:
+        return None
+    return FitQuestion(
+        task=question.task,
+        backbone=question.backbone,
+        inputs={
+            role: question.inputs[role]
+            for role in ("train", "held_out", "head")
+            if role in question.inputs
+        },
+        options={name: question.options[name] for name in decide},
+        seed=question.seed,
+    )
+
+
+def _earlier(cache: Cache, question: Question) -> Fit | None:
+    asked = _fit_question(question)
+    return None if asked is None else FitStore(cache.root).find(asked)
+
+
+def _keep_fit(cache: Cache, question: Question, outcome: Outcome, earlier: Fit | None) -> None:
+    """Keep what was learnt of train, if it is more than what was there."""
+    asked, fit = _fit_question(question), outcome.fit
+    if asked is None or fit is None or earlier is None:
+        return
+    if fit.arrays.keys() != earlier.arrays.keys():
+        named = {name: outcome.details[name] for name in ("head_key",) if name in outcome.details}
+        kept = replace(fit, details={**earlier.details, **fit.details, **named})
+        FitStore(cache.root).save(asked, kept)
 
 
 def _inputs(asked: _Asked, device: str) -> TaskInputs:

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from featcache.probes.ood.shared import IdStatistics
 
 
+def how_many(inputs: torch.Tensor, percentile: float) -> int:
+    """Return how many of D activations lie above a percentile, in 0 .. 100; at least one."""
+    dim = inputs.shape[1]
+    return max(1, dim - round(dim * percentile / 100))
+
+
 class Block:
     """B rows, with the head's view of them."""
 
@@ -56,6 +62,19 @@ class Block:
     def shares(self) -> torch.Tensor:
         """Softmax of the logits, shape (B, C)."""
         return self.log_shares.exp()
+
+    @cached_property
+    def pruned(self) -> tuple[torch.Tensor, int]:
+        """Inputs with all but the largest set to 0, shape (B, D), and how many are left a row."""
+        kept = how_many(self.inputs, self.shared.options.ash_percentile)
+        values, places = self.inputs.topk(kept, dim=1, sorted=False)
+        empty: torch.Tensor = self.shared.torch.zeros_like(self.inputs)
+        return empty.scatter(1, places, values), kept
+
+    @cached_property
+    def pruned_product(self) -> torch.Tensor:
+        """Logits of the pruned inputs less the bias, shape (B, C)."""
+        return self.pruned[0] @ self.shared.weights
 
     @cached_property
     def neighbours(self) -> Neighbours:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from featcache.digest import Json
 from featcache.errors import ShapeError
+from featcache.fit_store import Fit
 from featcache.probes.arrays import (
     Features,
     check_features,
@@ -19,12 +20,11 @@ from featcache.probes.arrays import (
     row_blocks,
     unit_rows,
 )
-from featcache.probes.calibration.temperature import fit_temperature
 from featcache.probes.linear.head import LinearHead
-from featcache.probes.linear.probe import fit_and_hold_out
 from featcache.probes.ood.block import Block
 from featcache.probes.ood.catalog import DETECTORS
 from featcache.probes.ood.options import OodOptions
+from featcache.probes.ood.own_head import OwnHead
 from featcache.probes.ood.shared import IdStatistics
 from featcache.registry import load_target
 
@@ -45,7 +45,19 @@ class Detectors:
     names: tuple[str, ...]
     shared: IdStatistics
     details: dict[str, Json]
-    head: LinearHead | None
+    own: OwnHead | None
+    """The head that was fitted on the train rows, now or earlier."""
+
+    @property
+    def head(self) -> LinearHead | None:
+        """What the detectors take for the classifier."""
+        return self.shared.head
+
+    @property
+    def fit(self) -> Fit:
+        """What a further run on the same rows need not compute again."""
+        own = Fit() if self.own is None else self.own.to_fit()
+        return Fit(arrays={**self.shared.kept.arrays, **own.arrays}, details=own.details)
 
     def scores(self, features: Features) -> dict[str, NDArray[np.float64]]:
         """Score each row with each detector; larger means more in-distribution.
@@ -76,20 +88,7 @@ class Detectors:
 
     def with_options(self, options: OodOptions, names: Sequence[str]) -> Detectors:
         """Return some of the detectors with other hyper-parameters, on the same statistics."""
-        old = self.shared
-        shared = IdStatistics(
-            old.features,
-            old.labels,
-            old.head,
-            options,
-            temperature=old.temperature,
-            text=None if old.text is None else old.text.cpu().numpy(),
-            columns=None if old.columns is None else old.columns.cpu().numpy(),
-            moments=old.moments,
-            device=old.device,
-        )
-        shared.inherit(old)
-        return replace(self, names=tuple(names), shared=shared)
+        return replace(self, names=tuple(names), shared=self.shared.with_options(options))
 
 
 def fit_detectors(
@@ -100,6 +99,7 @@ def fit_detectors(
     *,
     given: StoredHead | None = None,
     class_names: Sequence[str] = (),
+    earlier: Fit | None = None,
     device: str = "cpu",
 ) -> Detectors:
     """Fit what the chosen detectors share; each statistic is computed when it is first read.
@@ -111,6 +111,8 @@ def fit_detectors(
         rng: Draws the held-out rows on which the head's strength is chosen.
         given: A classifier that was there before; None: a linear probe is fitted on the rows.
         class_names: What the labels stand for, to find them among the columns of `given`.
+        earlier: `Detectors.fit` of a run on the same rows, head options and seed; what it holds is
+            not computed again.
         device: Torch device.
 
     Raises:
@@ -121,19 +123,22 @@ def fit_detectors(
     check_labels("labels", features, labels)
     head, temperature, text, columns = None, 1.0, None, None
     details: dict[str, Json] = {"direction": "larger scores mean more in-distribution"}
+    earlier = earlier or Fit()
+    own = None if given is not None else OwnHead.of_fit(earlier)
     if given is not None:
         head, columns = LinearHead.of_stored(given), _columns(given, class_names, labels)
         details["head"] = {"source": f"{given.kind} head", "key": given.key, **given.origin}
         if given.kind == "text":
             text = unit_rows("head", given.weights.T).T
     elif any(DETECTORS[name].needs_head for name in options.detectors):
-        fit = fit_and_hold_out(features, labels, options.head, rng, device=device)
-        head, columns = fit.head, np.searchsorted(fit.head.classes, labels)
+        own = own or OwnHead.fitted(features, labels, options.head, rng, device=device)
+        head, temperature = own.head, own.temperature
+        columns = np.searchsorted(head.classes, labels)
         details["head"] = {"source": "linear probe on the ID train rows", **head.details}
-        if "temperature" in options.detectors and len(fit.held_labels):
-            found = fit_temperature(fit.held_logits, fit.held_labels)
-            temperature = found.value
-            details["temperature"] = {"value": found.value, "is_capped": found.is_capped}
+        if "head_key" in earlier.details and not own.is_new:
+            details["head_key"] = earlier.details["head_key"]
+        if "temperature" in options.detectors:
+            details["temperature"] = {"value": temperature, "is_capped": own.is_capped}
     _check_text(options, text is not None)
     shared = IdStatistics(
         features,
@@ -143,9 +148,10 @@ def fit_detectors(
         temperature=temperature,
         text=text,
         columns=columns,
+        kept=earlier.arrays,
         device=device,
     )
-    return Detectors(names=options.detectors, shared=shared, details=details, head=head)
+    return Detectors(names=options.detectors, shared=shared, details=details, own=own)
 
 
 def _columns(

@@ -50,14 +50,16 @@ def residual(block: Block) -> torch.Tensor:
 def vim(block: Block) -> torch.Tensor:
     """Energy less the residual, scaled so that on train both are as large."""
     shared = block.shared
-    if "vim" not in shared.memo:
-        total = 0.0
+
+    def compute() -> torch.Tensor:
+        total = shared.mean.new_tensor(0.0)
         minor = shared.axes[:, shared.subspace :]
         for _, rows in shared.blocks():
-            total += float(((shared.head_input(rows) - shared.origin) @ minor).norm(dim=1).sum())
-        shared.memo["vim"] = shared.patterns.mean_largest * shared.n_rows / max(total, _LEAST)
-    score: torch.Tensor = block.energy - shared.memo["vim"] * block.residual
-    return score
+            total += ((shared.head_input(rows) - shared.origin) @ minor).norm(dim=1).sum()
+        scale: torch.Tensor = shared.patterns.mean_largest * shared.n_rows / total.clamp_min(_LEAST)
+        return scale
+
+    return block.energy - shared.kept.tensor(f"vim {shared.subspace}", compute) * block.residual
 
 
 def neco(block: Block) -> torch.Tensor:
@@ -97,10 +99,12 @@ def fdbd(block: Block) -> torch.Tensor:
     shared = block.shared
     largest, column = block.top
     gaps = largest[:, None] - block.logits
-    if "fdbd" not in shared.memo:
-        norms = shared.torch.cdist(shared.weights.T, shared.weights.T)
-        shared.memo["fdbd"] = norms
-    norms = shared.memo["fdbd"][column]
+
+    def compute() -> torch.Tensor:
+        apart: torch.Tensor = shared.torch.cdist(shared.weights.T, shared.weights.T)
+        return apart
+
+    norms = shared.once("weight distances", compute)[column]
     others: torch.Tensor = (gaps / norms.clamp_min(_LEAST)).masked_fill(norms == 0, 0).sum(dim=1)
     apart: torch.Tensor = (block.inputs - shared.mean_input).norm(dim=1).clamp_min(_LEAST)
     return others / (apart * max(1, block.logits.shape[1] - 1))

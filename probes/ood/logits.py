@@ -66,13 +66,14 @@ def openmax(block: Block) -> torch.Tensor:
     import torch
 
     shared = block.shared
-    tails = _tails(block)
     ranks = min(shared.options.openmax_alpha, block.logits.shape[1])
     chosen = block.logits.topk(ranks, dim=1).indices  # (B, α)
     means = shared.patterns.mean_logits
     square = block.logits.square().sum(dim=1, keepdim=True) + means.square().sum(dim=1)
     apart = (square - 2 * block.logits @ means.T).clamp_min(0).sqrt().gather(1, chosen)
-    shape, scale, shift = (part[chosen] for part in tails)
+    tail = shared.options.openmax_tail
+    tails = shared.kept.tensor(f"openmax {tail}", lambda: class_tails(shared, tail))  # (3, C)
+    shape, scale, shift = tails[:, chosen]
     moved = (apart - shift + 1).clamp_min(0)
     extreme = -torch.expm1(-((moved / scale) ** shape))  # the Weibull distribution function
     fade = torch.arange(ranks, 0, -1, dtype=torch.float64, device=shared.device) / ranks
@@ -91,16 +92,3 @@ def mcm(block: Block) -> torch.Tensor:
     scaled = block.unit @ text / block.shared.options.mcm_temperature
     largest: torch.Tensor = scaled.max(dim=1).values
     return largest - scaled.logsumexp(dim=1)
-
-
-def _tails(block: Block) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return shapes, scales and shifts of the classes' tails, each (C,), fitted once."""
-    shared = block.shared
-    if "openmax" not in shared.memo:
-        fitted = class_tails(shared, shared.options.openmax_tail)
-        shared.memo["openmax"] = tuple(
-            shared.torch.as_tensor(part, device=shared.device)
-            for part in (fitted.shape, fitted.scale, fitted.shift)
-        )
-    found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = shared.memo["openmax"]
-    return found

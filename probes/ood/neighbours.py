@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from featcache.probes.ood.block import Block
 
+_GROUP = 32  # columns that stand for one another in the first look at a row
 _BANK_BYTES = 1 << 28  # of similarities at a time; long rows amortise the k-smallest search
 
 
@@ -35,26 +36,40 @@ def search_bank(block: Block, wanted: frozenset[str]) -> Neighbours:
     if "relation" in wanted:
         relation = torch.zeros(len(queries), dtype=torch.float64, device=shared.device)
         shares = block.shares.float()
-    size = max(1, _BANK_BYTES // (4 * len(queries)))
+    size = min(shared.n_rows, max(1, _BANK_BYTES // (4 * len(queries))))
+    # fresh memory for each product would cost a third of its time in page faults
+    room = shared.once("room", lambda: queries.new_empty(max(size, _BANK_BYTES // 4)))
     for start in range(0, shared.n_rows, size):
         bank = shared.bank[start : start + size]
-        cosine = queries @ bank.T  # (B, n)
+        cosine = room[: len(queries) * len(bank)].view(len(queries), len(bank))
+        _multiply(queries, bank, cosine)
         if kth is not None:
             kth.add(cosine)
         if relation is not None:
-            near = cosine.clamp_min(0).mul_(shares @ shared.bank_shares(start, size).T)
+            near = shares @ shared.bank_shares(start, size).T
+            near.mul_(cosine.clamp_min(0))
             near.masked_fill_(near <= options.relation_threshold, 0)
             if options.relation_power != 1:
                 near.pow_(options.relation_power)
             relation += near.sum(dim=1)
         if guided is not None:  # last, as it takes the cosines' place
-            energies = shared.patterns.energies[start : start + size].float()
-            guided.add(cosine.mul_(energies))
+            guided.add(cosine.mul_(shared.patterns.energies[start : start + size].float()))
     return Neighbours(
         kth=None if kth is None else kth.values[:, -1].double(),
         guidance=None if guided is None else guided.values.double().mean(dim=1),
         relation=relation,
     )
+
+
+def _multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
+    """Write left · rightᵀ into `out`; on a CPU by NumPy, whose product is the faster one."""
+    import numpy as np
+    import torch
+
+    if out.device.type == "cpu":
+        np.matmul(left.numpy(), right.numpy().T, out=out.numpy())
+    else:
+        torch.mm(left, right.T, out=out)
 
 
 class _Best:
@@ -68,8 +83,26 @@ class _Best:
         """Take in another part, shape (B, n)."""
         import torch
 
-        found = scores.topk(min(self._k, scores.shape[1]), dim=1).values
+        found = _largest(scores, min(self._k, scores.shape[1]))
         if hasattr(self, "values"):
             joined = torch.cat([self.values, found], dim=1)
             found = joined.topk(min(self._k, joined.shape[1]), dim=1).values
         self.values = found
+
+
+def _largest(scores: torch.Tensor, k: int) -> torch.Tensor:
+    """Return the k largest values of each row, shape (B, k), largest first.
+
+    Columns go into groups; the k largest values lie in the k groups of the largest maxima. So
+    only those groups are searched, and maxima are quicker to find than the k largest.
+    """
+    import torch
+
+    n_groups = scores.shape[1] // _GROUP
+    if n_groups <= 4 * k:
+        return scores.topk(k, dim=1).values
+    whole = scores[:, : n_groups * _GROUP].reshape(len(scores), _GROUP, n_groups)  # (B, 32, G)
+    chosen = whole.amax(dim=1).topk(k, dim=1, sorted=False).indices  # (B, k)
+    inside = whole.gather(2, chosen[:, None, :].expand(-1, _GROUP, -1)).flatten(1)
+    rest = scores[:, n_groups * _GROUP :]
+    return torch.cat([inside, rest], dim=1).topk(k, dim=1).values

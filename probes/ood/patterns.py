@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from featcache.probes.ood.weibull import Weibull, fit_weibull
+from featcache.probes.ood.weibull import fit_weibull
 
 if TYPE_CHECKING:
     import torch
@@ -84,21 +85,33 @@ def head_patterns(shared: IdStatistics) -> HeadPatterns:
     )
 
 
-def class_tails(shared: IdStatistics, tail: int) -> Weibull:
-    """Fit each class's largest distances to its mean logits, of the rows predicted right."""
+def class_tails(shared: IdStatistics, tail: int) -> torch.Tensor:
+    """Fit each class's largest distances to its mean logits, of the rows predicted right.
+
+    Returns:
+        Shapes, scales and shifts of the Weibull distributions, shape (3, C).
+    """
     torch, patterns = shared.torch, shared.patterns
-    truth = shared.columns
     n_classes = len(shared.bias)
-    largest = torch.full((n_classes, tail), -torch.inf, dtype=torch.float64, device=shared.device)
+    apart = torch.empty(shared.n_rows, dtype=torch.float64, device=shared.device)
     for rows, values in shared.blocks(40 * n_classes):
         logits = shared.logits(shared.head_input(values))
-        found = patterns.predicted[rows]
-        apart = (logits - patterns.mean_logits[found]).norm(dim=1)
-        kept = torch.ones_like(found, dtype=torch.bool)
-        if truth is not None:
-            kept = found == truth[rows]
-        for column in np.unique(found[kept].cpu().numpy()).tolist():
-            own = apart[kept & (found == column)]
-            joined = torch.cat([largest[column], own])
-            largest[column] = joined.topk(tail).values
-    return fit_weibull(largest.cpu().numpy())
+        apart[rows] = (logits - patterns.mean_logits[patterns.predicted[rows]]).norm(dim=1)
+    kept = slice(None) if shared.columns is None else patterns.predicted == shared.columns
+    values, classes = apart[kept].cpu().numpy(), patterns.predicted[kept].cpu().numpy()
+    found = fit_weibull(_largest(values, classes, n_classes, tail))
+    parts = np.stack([found.shape, found.scale, found.shift])
+    return shared.on_device(parts)
+
+
+def _largest(
+    values: NDArray[np.float64], classes: NDArray[np.int64], n_classes: int, count: int
+) -> NDArray[np.float64]:
+    """Return the largest values of each class, shape (C, count), -inf where there are fewer."""
+    order = np.lexsort((-values, classes))
+    starts = np.searchsorted(classes[order], np.arange(n_classes))
+    rank = np.arange(len(order)) - starts[classes[order]]
+    taken = rank < count
+    found = np.full((n_classes, count), -np.inf)
+    found[classes[order][taken], rank[taken]] = values[order][taken]
+    return found

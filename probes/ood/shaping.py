@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from featcache.probes.ood.block import how_many
+
 if TYPE_CHECKING:
     import torch
 
@@ -29,38 +31,40 @@ def vra(block: Block) -> torch.Tensor:
 def dice(block: Block) -> torch.Tensor:
     """Keep the weights whose mean contribution lies above a percentile of all contributions."""
     shared = block.shared
-    if "dice" not in shared.memo:
+    percentile = shared.options.dice_percentile
+
+    def compute() -> torch.Tensor:
         shares = shared.mean_input[:, None] * shared.weights  # (D, C)
-        place = shared.options.dice_percentile / 100 * (shares.numel() - 1)
-        limit = shares.flatten().sort().values[int(place)]
-        shared.memo["dice"] = shared.torch.where(shares > limit, shared.weights, 0)
-    logits: torch.Tensor = block.inputs @ shared.memo["dice"] + shared.bias
-    return logits.logsumexp(dim=1)
+        limit = shares.flatten().sort().values[int(percentile / 100 * (shares.numel() - 1))]
+        found: torch.Tensor = shared.torch.where(shares > limit, shared.weights, 0)
+        return found
+
+    kept: torch.Tensor = shared.once(f"dice {percentile!r}", compute)
+    return (block.inputs @ kept + shared.bias).logsumexp(dim=1)
 
 
 def ash_p(block: Block) -> torch.Tensor:
     """Keep the largest activations as they are, and drop the others."""
-    return _energy(block, _pruned(block)[0])
+    return (block.pruned_product + block.shared.bias).logsumexp(dim=1)
 
 
 def ash_b(block: Block) -> torch.Tensor:
     """Give the largest activations one value, so that the row's sum stays what it was."""
-    pruned, kept = _pruned(block)
+    pruned, kept = block.pruned
     total = block.inputs.sum(dim=1, keepdim=True)
     return _energy(block, (pruned != 0) * total / kept)
 
 
 def ash_s(block: Block) -> torch.Tensor:
     """Keep the largest activations, times exp(sum before / sum after)."""
-    pruned, _ = _pruned(block)
-    ratio = _ratio(block.inputs.sum(dim=1), pruned.sum(dim=1))
-    return _energy(block, pruned * ratio.exp()[:, None])
+    ratio = _ratio(block.inputs.sum(dim=1), block.pruned[0].sum(dim=1)).exp()
+    return (block.pruned_product * ratio[:, None] + block.shared.bias).logsumexp(dim=1)
 
 
 def scale(block: Block) -> torch.Tensor:
     """Multiply all activations by exp(their sum / sum of the largest)."""
-    share = block.shared.options.scale_percentile / 100
-    largest = block.inputs.topk(_kept(block, share), dim=1).values.sum(dim=1)
+    kept = how_many(block.inputs, block.shared.options.scale_percentile)
+    largest = block.inputs.topk(kept, dim=1).values.sum(dim=1)
     ratio = _ratio(block.inputs.sum(dim=1), largest).exp()
     shared = block.shared
     logits = (block.logits - shared.bias) * ratio[:, None] + shared.bias
@@ -77,19 +81,6 @@ def lts(block: Block) -> torch.Tensor:
 
 def _energy(block: Block, inputs: torch.Tensor) -> torch.Tensor:
     return block.shared.logits(inputs).logsumexp(dim=1)
-
-
-def _kept(block: Block, dropped: float) -> int:
-    dim = block.inputs.shape[1]
-    return max(1, dim - round(dim * dropped))
-
-
-def _pruned(block: Block) -> tuple[torch.Tensor, int]:
-    """Return the inputs with all but the largest set to 0, and how many are kept."""
-    kept = _kept(block, block.shared.options.ash_percentile / 100)
-    values, places = block.inputs.topk(kept, dim=1)
-    empty: torch.Tensor = block.shared.torch.zeros_like(block.inputs)
-    return empty.scatter(1, places, values), kept
 
 
 def _ratio(total: torch.Tensor, part: torch.Tensor) -> torch.Tensor:

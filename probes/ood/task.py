@@ -50,6 +50,7 @@ def run_ood(protocol: Protocol, inputs: TaskInputs) -> Outcome:
         rng,
         given=inputs.head,
         class_names=train.class_names,
+        earlier=inputs.earlier,
         device=inputs.device,
     )
     tables = {"test": inputs.test, **dict(sorted(inputs.ood.items()))}
@@ -59,7 +60,7 @@ def run_ood(protocol: Protocol, inputs: TaskInputs) -> Outcome:
     metrics, intervals = _detection(scores, options, others)
     tuned, chosen = _tuned(fitted, inputs, options, others)
     sizes = [len(table) for table in tables.values()]
-    head = fitted.head if inputs.head is None else None
+    own = fitted.own if fitted.own is not None and fitted.own.is_new else None
     known = contaminated(inputs.pretraining, options.contaminated, others)
     return Outcome(
         metrics={**metrics, **_full_spectrum(scores, options, others), **tuned},
@@ -85,7 +86,8 @@ def run_ood(protocol: Protocol, inputs: TaskInputs) -> Outcome:
             **assumptions(fitted, scores["test"], known),
             **chosen,
         },
-        head=None if head is None else head.kept(train.class_names),
+        head=None if own is None else own.head.kept(train.class_names),
+        fit=fitted.fit,
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from featcache.digest import Json
 from featcache.probes.ood.catalog import DETECTORS
+from featcache.registry import read_yaml
 
 if TYPE_CHECKING:
     from featcache.probes.ood.detectors import Detectors
@@ -86,11 +87,9 @@ def contamination(pretraining: str, ood_dataset: str) -> str:
 
     Source: The table `contamination.yaml`.
     """
-    import yaml
-
     file = resources.files("featcache.probes.ood") / "contamination.yaml"
     said, asked = _plain(pretraining), _plain(re.split("[:/]", ood_dataset)[-1])
-    for row in yaml.safe_load(file.read_text(encoding="utf-8")):
+    for row in read_yaml(file.read_text(encoding="utf-8")):
         if asked in row["ood"] and any(part in said for part in row["pretraining"]):
             return str(row["why"])
     return ""

@@ -158,6 +158,23 @@ def test_a_work_directory_without_its_set_is_an_unsealed_set(cache):
     assert kinds(plan(cache, older_than_s=DAY_S, now=NOW + 2 * DAY_S)) == ["unsealed"]
 
 
+def test_a_fit_goes_when_it_was_not_used_for_the_age_given(cache):
+    from featcache.fit_store import Fit, FitQuestion, FitStore
+
+    store = FitStore(cache.root)
+    asked = FitQuestion(task="ood", backbone="fake", inputs={}, options={}, seed=0)
+    store.save(asked, Fit(details={"is": "there"}))
+    age(cache.root, 10 * DAY_S)
+    assert plan(cache, now=NOW) == plan(cache, older_than_s=11 * DAY_S, now=NOW) == []
+    found = plan(cache, older_than_s=9 * DAY_S, now=NOW)
+    assert [(one.path, one.kind) for one in found] == [(store.path_of(asked), "fit")]
+    assert store.find(asked).details  # a use
+    assert collect(found) == []
+    age(cache.root, 10 * DAY_S)
+    assert len(collect(plan(cache, older_than_s=9 * DAY_S, now=NOW))) == 1
+    assert store.find(asked) == Fit()
+
+
 @pytest.mark.parametrize("claimed", ["0.json", "seal.json"])
 def test_what_a_living_process_has_claimed_stays(cache, claimed):
     path = interrupted(cache)

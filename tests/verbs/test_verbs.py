@@ -111,6 +111,32 @@ def test_ood_tells_another_dataset_apart(extract, probe, photos, tmp_path):
     assert "positive" in json.dumps(result.record["details"])
 
 
+def test_a_further_ood_set_is_scored_on_what_was_learnt_before(
+    extract, probe, tmp_path, monkeypatch, cache
+):
+    from featcache.probes.ood import own_head
+
+    paint(tmp_path / "photos")
+    for seed, name in enumerate(["first", "second"], start=1):
+        noise = tmp_path / name / "one"
+        noise.mkdir(parents=True)
+        rng = np.random.default_rng(seed)
+        for i in range(8):
+            Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(noise / f"{i}.png")
+    for name in ("photos", "first", "second"):
+        extract(f"imagefolder:{tmp_path / name}")
+    one, _ = probe("photos", "ood", ood_datasets=["first"])
+    alone, _ = probe("photos", "ood", ood_datasets=["second"])
+    shutil.rmtree(cache.root / "results")
+    monkeypatch.setattr(own_head, "fit_and_hold_out", None)
+    other, _ = probe("photos", "ood", ood_datasets=["second"])
+    assert other.record["metrics"] == alone.record["metrics"]
+    assert other.record["details"] == alone.record["details"]
+    assert one.record["details"]["head_key"] == other.record["details"]["head_key"]
+    assert len(list((cache.root / "heads").rglob("*.safetensors"))) == 1
+    assert len(list((cache.root / "fits").rglob("*.safetensors"))) == 1
+
+
 def test_train_and_test_folders_are_used_as_such(extract, probe, tmp_path):
     paint(tmp_path / "set" / "train")
     paint(tmp_path / "set" / "test", 5, seed=1)

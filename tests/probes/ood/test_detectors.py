@@ -36,13 +36,17 @@ def world():
     return lift[0], labels, np.concatenate(lift[1:])
 
 
-def fitted_on(train, labels, names=DEFAULT, *, given=None, **options):
-    chosen = OodOptions(
-        detectors=tuple(names), primary=names[0], head=HEAD, **{"k_class_share": 9.0, **options}
-    )
-    names = tuple(f"class{c}" for c in range(C))
+def fitted_on(train, labels, names=DEFAULT, *, given=None, earlier=None, **options):
+    fields = {"head": HEAD, "k_class_share": 9.0, **options}
+    chosen = OodOptions(detectors=tuple(names), primary=names[0], **fields)
     return fit_detectors(
-        train, labels, chosen, np.random.default_rng(0), given=given, class_names=names
+        train,
+        labels,
+        chosen,
+        np.random.default_rng(0),
+        given=given,
+        class_names=tuple(f"class{c}" for c in range(C)),
+        earlier=earlier,
     )
 
 
@@ -385,3 +389,67 @@ def test_rows_that_do_not_fit_are_refused(fitted, world):
     broken[3] = 0
     with pytest.raises(ShapeError, match="non-zero norm"):
         fitted.scores(broken)
+
+
+def test_a_further_run_scores_alike_and_looks_at_train_rows_for_neighbours_alone(
+    world, head, monkeypatch
+):
+    from featcache.probes.ood.shared import IdStatistics
+
+    train, labels, rows = world
+    first = fitted_on(train, labels, given=head, **OPTIONS)
+    cold = first.scores(rows)
+    walks = []
+    blocks = IdStatistics.blocks
+    monkeypatch.setattr(
+        IdStatistics, "blocks", lambda self, *given: walks.append(1) or blocks(self, *given)
+    )
+    second = fitted_on(train, labels, given=head, earlier=first.fit, **OPTIONS)
+    warm = second.scores(rows)
+    for name in DEFAULT:
+        np.testing.assert_array_equal(warm[name], cold[name], err_msg=name)
+    assert len(walks) == 1  # the bank's unit rows
+    assert second.fit.arrays.keys() == first.fit.arrays.keys()
+
+
+def test_a_further_run_takes_the_head_that_was_fitted_before(world, monkeypatch):
+    from featcache.probes.ood import own_head
+
+    train, labels, rows = world
+    several = replace(HEAD, strengths=(0.01, 0.1, 1.0))
+    first = fitted_on(train, labels, ("msp", "knn"), head=several)
+    cold = first.scores(rows)
+    monkeypatch.setattr(own_head, "fit_and_hold_out", None)
+    second = fitted_on(train, labels, ("temperature", "msp"), head=several, earlier=first.fit)
+    np.testing.assert_array_equal(second.scores(rows)["msp"], cold["msp"])
+    assert second.details["head"] == first.details["head"]
+    assert second.shared.temperature == first.own.temperature != 1.0
+    assert first.own.is_new
+    assert not second.own.is_new
+
+
+def test_other_hyper_parameters_are_not_served_from_an_earlier_run(world, head):
+    train, labels, rows = world
+    others = {"k": 3, "subspace": 2, "openmax_tail": 5, "eigenvalue_floor": 0.9}
+    others |= {"react_percentile": 50.0, "dice_percentile": 40.0, "vra_low": 30.0, "gen_top": 2}
+    first = fitted_on(train, labels, given=head, **OPTIONS)
+    first.scores(rows)
+    warm = fitted_on(train, labels, given=head, earlier=first.fit, **{**OPTIONS, **others})
+    alone = fitted_on(train, labels, given=head, **{**OPTIONS, **others})
+    expected, found = alone.scores(rows), warm.scores(rows)
+    for name in DEFAULT:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    for name in ("knn", "vim", "openmax", "react", "dice", "vra", "mahalanobis"):
+        assert not np.array_equal(found[name], first.scores(rows)[name]), name
+
+
+def test_the_k_largest_of_many_columns_are_those_of_a_sort():
+    from featcache.probes.ood.neighbours import _largest
+
+    rng = np.random.default_rng(0)
+    for columns, k in ((31, 3), (32 * 21, 5), (32 * 40 + 17, 7), (5000, 1), (5000, 50)):
+        values = rng.normal(size=(9, columns)).astype(np.float32)
+        values[0] = 1.0  # all tied
+        values[1, -k:] = 9.0  # in the columns that fill no group
+        expected = -np.sort(-values, axis=1)[:, :k]
+        np.testing.assert_array_equal(_largest(torch.tensor(values), k).numpy(), expected)
