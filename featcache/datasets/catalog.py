@@ -7,9 +7,10 @@ from pathlib import Path
 
 from featcache.datasets.dataset import Dataset
 from featcache.datasets.named import named
+from featcache.datasets.recorded import Record, source_of
 from featcache.datasets.source import Source
-from featcache.datasets.subset import SubsetDataset, parse_rows, subset_name
-from featcache.errors import UnknownNameError
+from featcache.datasets.subset import SubsetDataset, parse_suffix, subset_name
+from featcache.errors import OptionError, UnknownNameError
 from featcache.registry import Entry, Registry
 
 _SCHEMES = {
@@ -35,6 +36,9 @@ def entries() -> dict[str, Entry]:
         for scheme, description in _SCHEMES.items()
     }
     for name, facts in named().items():
+        if "reader" in facts:
+            found[name] = Entry("featcache.datasets.recorded:source_of", facts)
+            continue
         module = _MODULES.get(name, name.partition(":")[0])
         found[name] = Entry(f"featcache.datasets.{module}:SOURCE", facts)
     return found
@@ -44,7 +48,8 @@ def open_dataset(source: str) -> Dataset:
     """Open a dataset by what a user writes.
 
     Args:
-        source: `SCHEME:REST` or a name, maybe followed by `?rows=N` for a part of each split.
+        source: `SCHEME:REST` or a name, maybe followed by `?rows=N` for a part of each split, or by
+            `?part` for a named dataset of which only a part is there.
 
     Raises:
         UnknownNameError: If the scheme or the name is not known; with the nearest ones.
@@ -52,11 +57,11 @@ def open_dataset(source: str) -> Dataset:
         DatasetError: If the dataset cannot be opened.
         MissingDependencyError: If it needs a package that is not installed.
     """
-    base, rows = parse_rows(source)
+    base, rows, is_part = parse_suffix(source)
     name, rest = _parse(base)
     if name and name not in DATASETS and Path(base).is_dir():
         raise UnknownNameError(_path_message(base))
-    dataset = DATASETS.load(name).open(rest)
+    dataset = _source(name, is_part).open(rest)
     return dataset if rows is None else SubsetDataset(dataset, rows)
 
 
@@ -68,13 +73,25 @@ def dataset_name(source: str) -> str:
 
     Raises:
         UnknownNameError: If the scheme is not known, or `source` looks like a path.
-        OptionError: If the `?` suffix is not `?rows=N`.
+        OptionError: If the `?` suffix is not one there is.
     """
-    base, rows = parse_rows(source)
+    base, rows, is_part = parse_suffix(source)
     name, rest = _parse(base)
-    is_cached_name = name == base and name not in DATASETS
-    found = name if is_cached_name else DATASETS.load(name).name(rest)
+    is_cached_name = name == base and name not in DATASETS and not is_part
+    found = name if is_cached_name else _source(name, is_part).name(rest)
     return found if rows is None else subset_name(found, rows)
+
+
+def _source(name: str, is_part: bool) -> Source:
+    facts = DATASETS.get(name).facts
+    if "reader" in facts:
+        return source_of(Record.of(name, facts), is_part=is_part)
+    if is_part:
+        raise OptionError(
+            f"`?part` must follow a dataset with a known number of rows; {name!r} has none. "
+            "Leave it out."
+        )
+    return DATASETS.load(name)
 
 
 def _parse(source: str) -> tuple[str, str]:

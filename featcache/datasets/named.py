@@ -1,4 +1,4 @@
-"""What is known about datasets with a name: `named.yaml`, read once."""
+"""What is known about datasets with a name: the rows of `records`, read once."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ DATA_VARIABLE = "FEATCACHE_DATA"
 @cache
 def named() -> Mapping[str, Mapping[str, Json]]:
     """Return the records of all datasets with a name, by name."""
-    text = (files("featcache.datasets") / "named.yaml").read_text(encoding="utf-8")
-    records: dict[str, dict[str, Json]] = read_yaml(text)
+    records: dict[str, dict[str, Json]] = {}
+    for file in sorted(files("featcache.datasets.records").iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".yaml"):
+            records |= read_yaml(file.read_text(encoding="utf-8"))
     return {
         name: {**record, **class_facts(record.get("classes", 0))}
         for name, record in records.items()

@@ -19,25 +19,31 @@ from featcache.datasets.dataset import Dataset, DigestMemo, ImageReader, Split
 from featcache.datasets.images import Selectable
 from featcache.errors import OptionError
 
-_SUFFIX = re.compile(r"\?(\w*)=([^?/\\]*)$")
+_SUFFIX = re.compile(r"\?(\w+(?:=[^?/\\&]*)?(?:&\w+(?:=[^?/\\&]*)?)*)$")
 
 
-def parse_rows(source: str) -> tuple[str, int | None]:
-    """Split `SOURCE?rows=N` into SOURCE and N; N is None without the suffix.
+def parse_suffix(source: str) -> tuple[str, int | None, bool]:
+    """Split `SOURCE?part&rows=N` into SOURCE, N (None without it) and whether it says `part`.
 
     Raises:
         OptionError: If the suffix is another, or N is not a positive integer.
     """
     found = _SUFFIX.search(source)
     if found is None:
-        return source, None
-    key, value = found.groups()
-    if key != "rows" or not re.fullmatch("[0-9]{1,18}", value) or not int(value):
-        raise OptionError(
-            "A dataset's `?` suffix must be `?rows=N` with a positive integer N; "
-            f"got {found[0]!r}. Write for example digits?rows=300."
-        )
-    return source[: found.start()], int(value)
+        return source, None, False
+    rows, is_part = None, False
+    for item in found[1].split("&"):
+        key, _, value = item.partition("=")
+        if item == "part" and not is_part:
+            is_part = True
+        elif key == "rows" and rows is None and re.fullmatch("[0-9]{1,18}", value) and int(value):
+            rows = int(value)
+        else:
+            raise OptionError(
+                "A dataset's `?` suffix must be `?rows=N` with a positive integer N, `?part`, or "
+                f"`?part&rows=N`; got {found[0]!r}. Write for example digits?rows=300."
+            )
+    return source[: found.start()], rows, is_part
 
 
 def subset_name(name: str, rows: int) -> str:

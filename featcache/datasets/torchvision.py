@@ -33,7 +33,7 @@ def open_torchvision(rest: str) -> Dataset:
         rest: `CLASS` or `CLASS@ROOT`.
 
     Raises:
-        UnknownNameError: If CLASS is not in `named.yaml`.
+        UnknownNameError: If CLASS has no row in `records`.
         DatasetError: If no root is known.
     """
     name, _, option = rest.partition("@")

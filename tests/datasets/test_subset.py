@@ -8,7 +8,7 @@ import pytest
 from featcache.datasets.catalog import dataset_name, open_dataset
 from featcache.datasets.dataset import NO_LABEL
 from featcache.datasets.memo import FileDigestMemo
-from featcache.datasets.subset import SubsetDataset, choose_rows, parse_rows
+from featcache.datasets.subset import SubsetDataset, choose_rows, parse_suffix
 from featcache.errors import OptionError
 from tests.datasets.pictures import write
 from tests.fakes import ArrayImages, fake_split
@@ -106,17 +106,22 @@ def test_a_reader_that_cannot_select_is_wrapped():
 @pytest.mark.parametrize(
     ("source", "parsed"),
     [
-        ("digits", ("digits", None)),
-        ("digits?rows=5", ("digits", 5)),
-        ("imagefolder:/a?/b", ("imagefolder:/a?/b", None)),
-        ("imagefolder:/what?rows=1/b?rows=2", ("imagefolder:/what?rows=1/b", 2)),
+        ("digits", ("digits", None, False)),
+        ("digits?rows=5", ("digits", 5, False)),
+        ("digits?part", ("digits", None, True)),
+        ("digits?part&rows=5", ("digits", 5, True)),
+        ("digits?rows=5&part", ("digits", 5, True)),
+        ("imagefolder:/a?/b", ("imagefolder:/a?/b", None, False)),
+        ("imagefolder:/what?rows=1/b?rows=2", ("imagefolder:/what?rows=1/b", 2, False)),
     ],
 )
 def test_the_suffix_is_parsed(source, parsed):
-    assert parse_rows(source) == parsed
+    assert parse_suffix(source) == parsed
 
 
-@pytest.mark.parametrize("suffix", ["?rows=0", "?rows=-3", "?rows=", "?rows=1e3", "?row=3", "?=1"])
+@pytest.mark.parametrize(
+    "suffix", ["?rows=0", "?rows=-3", "?rows=", "?rows=1e3", "?row=3", "?part&part"]
+)
 def test_another_suffix_is_refused(suffix):
-    with pytest.raises(OptionError, match=r"must be `\?rows=N` with a positive integer N; got '\?"):
-        parse_rows(f"digits{suffix}")
+    with pytest.raises(OptionError, match=r"must be `\?rows=N` with .*; got '\?"):
+        parse_suffix(f"digits{suffix}")

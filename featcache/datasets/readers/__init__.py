@@ -1,0 +1,1 @@
+"""One module per layout on disk, each with `read(record, root, split)`."""
