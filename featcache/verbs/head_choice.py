@@ -92,9 +92,10 @@ def _checked(head: StoredHead, wanted: Wanted, spec: ExtractionSpec) -> StoredHe
     if not _reads(head.backbone, head.tap, spec):
         one, other = spec.backbone, head.backbone
         raise OptionError(
-            f"A head must read the features at hand, tap {spec.tap!r} of {one.name!r} (weights "
-            f"{one.weights[:12]!r}); head {head.key[:12]} reads tap {head.tap!r} of {other.name!r} "
-            f"(weights {other.weights[:12]!r}). Choose another: featcache ls heads"
+            f"A head must read the features at hand, tap {spec.tap!r} of {one.name!r} "
+            f"({one.architecture}, weights {one.weights[:12]!r}); head {head.key[:12]} reads tap "
+            f"{head.tap!r} of {other.name!r} ({other.architecture}, weights "
+            f"{other.weights[:12]!r}). Choose another: featcache ls heads"
         )
     needed = TASKS[wanted.protocol.task].needs_head
     if needed not in ("", "any", head.kind):
@@ -108,13 +109,13 @@ def _checked(head: StoredHead, wanted: Wanted, spec: ExtractionSpec) -> StoredHe
 def _reads(backbone: BackboneIdentity, tap: str, spec: ExtractionSpec) -> bool:
     """Tell whether a head of `backbone` at `tap` reads features of `spec`.
 
-    The digest of the weights says so; where there are no weights, the architecture and name do.
+    Weights and architecture must be equal: with QuickGELU the same weights compute other features,
+    and the architecture's name says so. Where there are no weights, the name must be equal too.
     """
     one = spec.backbone
-    if tap != spec.tap or backbone.weights != one.weights:
-        return False
-    is_same = (backbone.architecture, backbone.name) == (one.architecture, one.name)
-    return bool(one.weights) or is_same
+    mine, theirs = (backbone.weights, backbone.architecture), (one.weights, one.architecture)
+    is_same = tap == spec.tap and mine == theirs
+    return is_same and (bool(one.weights) or backbone.name == one.name)
 
 
 def _missing(wanted: Wanted, kind: str, spec: ExtractionSpec, entries: Sequence[HeadEntry]) -> str:

@@ -160,8 +160,8 @@ def test_a_head_of_other_features_is_refused_with_both_names(sets, probe, cache)
     foreign = made(cache, backbone=other)
     with pytest.raises(
         OptionError,
-        match=r"tap 'pooled' of 'pixels' \(weights ''\); head \w+ reads tap 'pooled' of 'net' "
-        r"\(weights 'efefefefefef'\)",
+        match=r"tap 'pooled' of 'pixels' \(none, weights ''\); head \w+ reads tap 'pooled' of "
+        r"'net' \(a, weights 'efefefefefef'\)",
     ):
         probe("two", "head", head=foreign.key)
     with pytest.raises(StoreError, match="there are those of 'net' at 'pooled'"):
@@ -179,6 +179,15 @@ def test_a_head_at_another_tap_asks_for_features_of_its_tap(sets, probe, cache):
         StoreError, match="for tap 'pooled' .* there are those of 'pixels' at 'cls'"
     ):
         probe("two", "head", tap="pooled")
+
+
+def test_a_head_of_the_same_weights_in_another_architecture_is_refused(sets, probe, cache):
+    network = dataclasses.replace(spec_of(cache).backbone, architecture="quickgelu")
+    head = made(cache, backbone=network)
+    with pytest.raises(StoreError, match="There must be a head of kind 'native'"):
+        probe("two", "head", head="native")
+    with pytest.raises(OptionError, match=r"A head must read the features at hand.*\(quickgelu,"):
+        probe("two", "head", head=head.key[:12])
 
 
 def test_a_task_without_heads_takes_none(sets, probe, cache):
