@@ -8,7 +8,8 @@ Taps, all of one forward pass: `pooled` is what the classifier sees, `cls` the c
 final norm, `preprojection` and `projection` the two sides of a CLIP tower's head, `logits` its
 classes. Networks of blocks with a class token add `cls4`, the class tokens of the last four blocks,
 each after the final norm, oldest first; `mean_patch`, the mean of the patch tokens after the final
-norm; and `cls4_mean`, both, as DINOv2's linear evaluation reads them.
+norm; and `cls4_mean`, both, as DINOv2's linear evaluation reads them. Maps of stages and of patches
+are those of `dense_taps`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 from torch import nn
 
 from featcache.backbones.checkpoint import read_checkpoint
+from featcache.backbones.dense_taps import has_patch_grid, patches, stage_maps
 from featcache.backbones.renamers import get_renamer
 from featcache.backbones.request import Request
 from featcache.backbones.timm_config import (
@@ -118,6 +120,8 @@ def _assemble(
         taps |= {"preprojection": _pooled, "projection": _head}
     elif head == "logits":
         taps["logits"] = _head
+    if has_patch_grid(module):
+        taps["patches"] = patches
     has_blocks = _has_class_token(module) and _has_token_blocks(module)
     if has_blocks:
         taps = {**{name: _of_final(tap) for name, tap in taps.items()}, **_BLOCK_TAPS}
@@ -132,6 +136,7 @@ def _assemble(
         transform=transform,
         trunk=_block_trunk if has_blocks else _trunk,
         taps=taps,
+        maps=stage_maps(module, transform.input_shape),
         default_tap=str(request.facts.get("default_tap", "pooled")),
         compute=request.compute,
     )

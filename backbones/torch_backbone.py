@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from featcache.backbone import Transform
+from featcache.backbones.dense_taps import StageMap, recorded, without_storage
 from featcache.backbones.numerics import check_supported, precision
 from featcache.backbones.transforms import normalise
 from featcache.errors import BackboneError, OptionError, ShapeError, UnknownNameError, did_you_mean
@@ -37,6 +37,7 @@ class TorchBackbone:
         transform: Transform,
         trunk: Trunk,
         taps: Mapping[str, Tap],
+        maps: Mapping[str, StageMap] | None = None,
         default_tap: str = "pooled",
         compute: ComputeDtype = "fp32",
     ) -> None:
@@ -58,6 +59,7 @@ class TorchBackbone:
         self._mean, self._std = _normalisation(transform)
         self._trunk = trunk
         self._tap_functions = dict(taps)
+        self._maps = dict(maps or {})
         self._default_tap = default_tap
         self._compute = compute
         self._device = torch.device("cpu")
@@ -133,8 +135,12 @@ class TorchBackbone:
         self, module: nn.Module, images: torch.Tensor, taps: Sequence[str]
     ) -> dict[str, torch.Tensor]:
         pixels = normalise(images, self._mean, self._std)  # (B, 3, H, W)
-        hidden = self._trunk(module, pixels.contiguous(memory_format=self._memory_format))
-        return {tap: self._tap_functions[tap](module, hidden).float() for tap in taps}
+        with recorded(module, {tap: self._maps[tap] for tap in taps if tap in self._maps}) as maps:
+            hidden = self._trunk(module, pixels.contiguous(memory_format=self._memory_format))
+        return {
+            tap: (maps[tap] if tap in maps else self._tap_functions[tap](module, hidden)).float()
+            for tap in taps
+        }
 
     def _measure(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of one row at every tap, computed without arithmetic if possible."""
@@ -142,7 +148,7 @@ class TorchBackbone:
         with torch.inference_mode():
             try:
                 images = torch.zeros(shape, dtype=torch.uint8, device="meta")
-                outputs = self._run(_without_storage(self._module), images, self._all_taps)
+                outputs = self._run(without_storage(self._module), images, self._all_taps)
             except Exception:
                 outputs = self._dry_run(torch.zeros(shape, dtype=torch.uint8))
         for tap, output in outputs.items():
@@ -166,13 +172,13 @@ class TorchBackbone:
 
     @property
     def _all_taps(self) -> tuple[str, ...]:
-        return tuple(self._tap_functions)
+        return (*self._tap_functions, *self._maps)
 
     def _check_taps(self, taps: Sequence[str]) -> None:
         if not taps:
             raise OptionError(f"At least one tap must be asked for; got {taps!r}. Name one.")
         for tap in taps:
-            if tap not in self._tap_functions:
+            if tap not in self._all_taps:
                 raise UnknownNameError(
                     f"A tap of {self._identity.name!r} must be one of "
                     f"{', '.join(self._all_taps)}; got {tap!r}. "
@@ -211,12 +217,3 @@ def _normalisation(
             f"{' and '.join(missing)} is missing. Give (0, 0, 0) and (1, 1, 1) for none."
         )
     return tuple(spec["mean"]), tuple(spec["std"])
-
-
-def _without_storage(module: nn.Module) -> nn.Module:
-    """Copy a module onto the 'meta' device: all of its structure, none of its memory."""
-    memo: dict[int, Any] = {
-        id(item): nn.Parameter(item.to("meta"), requires_grad=False) for item in module.parameters()
-    }
-    memo |= {id(item): item.to("meta") for item in module.buffers()}
-    return copy.deepcopy(module, memo)

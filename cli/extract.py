@@ -54,6 +54,9 @@ def extract(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Decoding processes (default: from the cores).")
     ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Write more than 20 GB without being asked.")
+    ] = False,
     remote: RemoteOption = None,
     no_remote: NoRemoteOption = False,
     cache: CacheOption = None,
@@ -64,7 +67,7 @@ def extract(
 
     Example: featcache extract --backbone efficientnet_lite0 --dataset imagefolder:photos
     """
-    from featcache.extraction.options import Options
+    from featcache.extraction.options import LARGE_BYTES, Options
     from featcache.verbs.extract import BackboneRequest
     from featcache.verbs.extract import extract as run
 
@@ -81,7 +84,12 @@ def extract(
         splits=split or (),
         taps=tap or (),
         cache=cache,
-        options=Options(device=device, batch_size=batch_size, workers=workers),
+        options=Options(
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
+            max_bytes=None if yes else LARGE_BYTES,
+        ),
         progress=Bar(),
         remotes=chosen(remote, no_remote),
     )

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from featcache.spec import ExtractionSpec
 
+LARGE_BYTES = 20 * 10**9
+"""Maps and patch tokens of a large dataset fill a disk before anybody looks."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -17,6 +20,8 @@ class Options:
     """None: found by itself."""
     workers: int | None = None
     """Decoding processes; None: from the number of cores."""
+    max_bytes: int | None = LARGE_BYTES
+    """Features of one split that would take more on disk are refused; None: any size is meant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

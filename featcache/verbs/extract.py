@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from featcache.digest import Json, sha256_json
 from featcache.errors import CorruptError, OptionError, ProtocolError
@@ -165,6 +169,8 @@ class _Job:
         if missing:
             from featcache.extraction.run import Extraction
 
+            self._refuse_size(missing)
+
             run = Extraction(
                 self._cache, split, self._backbone(), missing, self._options, self._progress
             )
@@ -194,6 +200,30 @@ class _Job:
         """Fetch a set that nobody has begun here; one that is begun is finished here."""
         is_begun = self._cache.path_of(spec).with_suffix(".work").exists()
         return not is_begun and self._sources.fetch(spec, self._cache)
+
+    def _refuse_size(self, missing: Sequence[ExtractionSpec]) -> None:
+        """Refuse to fill a disk unasked; what is begun already was asked for."""
+        most = self._options.max_bytes
+        shapes = self._backbone().taps
+        sizes = {
+            spec.tap: spec.dataset.rows
+            * math.prod(shapes[spec.tap])
+            * np.dtype(spec.numerics.stored).itemsize
+            for spec in missing
+            if not self._cache.path_of(spec).with_suffix(".work").exists()
+        }
+        if most is None or sum(sizes.values()) <= most:
+            return
+        data = missing[0].dataset
+        parts = ", ".join(f"{tap} {size / 1e9:.3g} GB" for tap, size in sizes.items())
+        root = next(path for path in (self._cache.root, *self._cache.root.parents) if path.exists())
+        smallest = min(shapes, key=lambda tap: math.prod(shapes[tap]))
+        raise OptionError(
+            f"Features of one split must take at most {most / 1e9:.3g} GB unless that is meant; "
+            f"{data.name}/{data.split} would take {parts}, and {root} has "
+            f"{shutil.disk_usage(root).free / 1e9:.3g} GB left. Add --yes, choose another tap "
+            f"({smallest} has the fewest values), or take a part: DATASET?rows=N."
+        )
 
     def _refuse_misfit(self, spec: ExtractionSpec) -> None:
         """Refuse options that contradict the protocol they are given with."""

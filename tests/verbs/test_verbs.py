@@ -15,10 +15,12 @@ from featcache.errors import (
     ExtractionError,
     OptionError,
     ProtocolError,
+    ShapeError,
     StoreError,
     UnknownNameError,
 )
 from featcache.extraction import run as extraction
+from featcache.extraction.options import Options
 from featcache.store.cache import Cache
 from featcache.store.verify import verify
 from featcache.verbs.extract import BackboneRequest
@@ -86,6 +88,30 @@ def test_a_cached_set_is_found_without_torch(extract, photos, cache):
     )
     command = [sys.executable, "-c", code, f"imagefolder:{photos}", str(cache.root)]
     subprocess.run(command, check=True)
+
+
+def test_maps_are_stored_with_their_shape_beside_what_is_pooled(extract, probe, photos):
+    sets = extract(
+        f"imagefolder:{photos}", backbone="random:convnext_atto", taps=["map16", "pooled"]
+    )
+    maps, pooled = (featcache.open(str(one.path)).features() for one in sets)
+    assert maps.shape == (36, 160, 14, 14)
+    assert pooled.shape == (36, 320)
+    with pytest.raises(ShapeError, match="takes one vector per image; tap .map16. gives"):
+        probe("photos", backbone="random:convnext_atto", tap="map16")
+
+
+def test_features_too_large_to_be_written_by_chance_are_refused(extract, photos, cache):
+    given = {"backbone": "random:convnext_atto", "taps": ["map4", "pooled"]}
+    size = 36 * 2 * (40 * 56 * 56 + 320)
+    with pytest.raises(
+        OptionError, match=r"at most 0.00905 GB .* photos/all would take map4 0.00903 GB"
+    ):
+        extract(f"imagefolder:{photos}", options=Options(max_bytes=size - 1), **given)
+    assert cache.paths() == []
+    assert extract(f"imagefolder:{photos}", options=Options(max_bytes=size), **given)
+    shutil.rmtree(cache.root)
+    assert extract(f"imagefolder:{photos}", options=Options(max_bytes=None), **given)
 
 
 @pytest.mark.parametrize("task", ["linear", "knn", "retrieval"])
