@@ -1,13 +1,13 @@
 """The contract, over every kind of backbone."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from featcache.backbone import Backbone
 from featcache.backbones.factory import load_backbone
 from featcache.errors import BackboneError, OptionError, ShapeError, UnknownNameError
+from featcache.testing import check_backbone
+from featcache.testing.backbone_laws import batch
 
 CLIP = "random:vit_xsmall_patch16_clip_224.tinyclip_yfcc15m"
 DIMS = {
@@ -31,12 +31,6 @@ def loaded(name: str) -> Backbone:
     return _LOADED[name]
 
 
-def batch(backbone: Backbone, rows: int = 3) -> torch.Tensor:
-    rng = np.random.default_rng(0)
-    coarse = [rng.integers(0, 256, (5, 7, 3), np.uint8) for _ in range(rows)]
-    return torch.stack([backbone.transform(Image.fromarray(c).resize((280, 240))) for c in coarse])
-
-
 @EVERY
 def test_it_follows_the_protocol_and_declares_its_dimensions(name):
     backbone = loaded(name)
@@ -49,35 +43,8 @@ def test_it_follows_the_protocol_and_declares_its_dimensions(name):
 
 
 @EVERY
-def test_features_are_float32_of_the_declared_shape_and_carry_no_gradient(name):
-    backbone = loaded(name)
-    images = batch(backbone)
-    for tap, features in backbone.embed(images, tuple(backbone.taps)).items():
-        assert features.dtype == torch.float32
-        assert features.shape == (3, *backbone.taps[tap])
-        assert not features.requires_grad
-        assert torch.isfinite(features).all()
-
-
-@EVERY
-def test_an_images_features_do_not_depend_on_its_batch(name):
-    backbone = loaded(name)
-    images = batch(backbone, 4)
-    tap = backbone.default_tap
-    together = backbone.embed(images, [tap])[tap]
-    turned = backbone.embed(images.flip(0), [tap])[tap].flip(0)
-    alone = torch.cat([backbone.embed(one[None], [tap])[tap] for one in images])
-    scale = together.abs().max()
-    assert (together - turned).abs().max() < 1e-4 * scale
-    assert (together - alone).abs().max() < 1e-4 * scale
-    assert (together[0] - together[1]).abs().max() > 1e-3 * scale  # it does see the image
-
-
-@EVERY
-def test_embedding_twice_gives_the_same_bits(name):
-    backbone = loaded(name)
-    images, tap = batch(backbone, 2), backbone.default_tap
-    assert torch.equal(backbone.embed(images, [tap])[tap], backbone.embed(images, [tap])[tap])
+def test_every_law_holds(name):
+    check_backbone(loaded(name))
 
 
 def test_several_taps_come_from_one_forward_pass():
@@ -114,7 +81,9 @@ def test_a_part_in_training_mode_is_refused():
 
 def test_an_unknown_tap_lists_those_there_are():
     backbone = loaded("efficientnet_lite0")
-    with pytest.raises(UnknownNameError, match=r"one of pooled, logits, map4, .*; got 'poled'.*'pooled'"):
+    with pytest.raises(
+        UnknownNameError, match=r"one of pooled, logits, map4, .*; got 'poled'.*'pooled'"
+    ):
         backbone.embed(batch(backbone, 1), ["poled"])
     with pytest.raises(UnknownNameError, match=r"'pixels' must be 'pooled'; got 'cls'"):
         loaded("pixels").embed(batch(loaded("pixels"), 1), ["cls"])

@@ -1,0 +1,1 @@
+"""One backbone, one dataset and one protocol for featcache."""
