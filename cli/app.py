@@ -12,6 +12,7 @@ from featcache.cli import (
     derive,
     extract,
     gc,
+    ground_truth,
     head,
     ls,
     move,
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command("quickstart")(quickstart.quickstart)
 app.command("extract")(extract.extract)
 app.command("probe")(probe.probe)
+app.command("ground-truth")(ground_truth.ground_truth)
 app.command("analyze")(analyze.analyze)
 app.command("report")(report.report)
 app.command("ls")(ls.ls)

@@ -73,7 +73,8 @@ def print_json(value: Any) -> None:  # noqa: ANN401
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a table on stdout, folded to a terminal; in a pipe, or if long, as wide as needed."""
-    numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
+    filled = [[row[i] for row in rows if row[i]] for i in range(len(columns))]
+    numeric = [bool(cells) and all(map(_is_number, cells)) for cells in filled]
     is_folded = sys.stdout.isatty() and len(rows) <= LONG_TABLE
     draw = _folded_table if is_folded else _wide_table
     lines = draw(columns, rows, numeric)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -28,6 +28,9 @@ def ls(
         typer.Argument(help="backbones, datasets, tasks, protocols, features, heads or results."),
     ],
     pattern: Annotated[str, typer.Argument(help="Shell pattern of the names.")] = "*",
+    task: Annotated[
+        str | None, typer.Option("--task", help="Only datasets meant for this task.")
+    ] = None,
     cache: CacheOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -39,16 +42,48 @@ def ls(
     if what not in _LISTINGS:
         raise OptionError(f"`ls` takes one of {', '.join(_LISTINGS)}; got {what!r}.")
     columns, rows = _LISTINGS[what](pattern, cache)
+    if task is not None:
+        rows = _meant_for(task, what, rows)
     if as_json:
         print_json(rows)
     else:
         shown = [[_cell(name, row.get(name)) for name in columns] for row in rows]
-        print_table(f"{len(rows)} {what}", columns, shown)
+        print_table(f"{len(rows)} {what}", [_HEADS.get(name, name) for name in columns], shown)
+
+
+def _meant_for(task: str, what: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the datasets whose facts name a task.
+
+    Raises:
+        OptionError: If these are no datasets, or if none is meant for it.
+    """
+    if what != "datasets":
+        raise OptionError(
+            f"`--task` must come with `ls datasets`; got `ls {what}`. Leave it out, or give a "
+            "pattern of names."
+        )
+    tasks = sorted({one for row in rows for one in row.get("tasks", ())})
+    if task not in tasks:
+        raise OptionError(
+            f"`--task` must be what a dataset is meant for: {', '.join(tasks) or 'none here'}; got "
+            f"{task!r}. Choose one of these, or leave it out."
+        )
+    return [row for row in rows if task in row.get("tasks", ())]
+
+
+_HEADS = {"resolution": "px"}
+"""Shorter heads of columns, so that a row of the widest listing fits 80 columns."""
 
 
 def _cell(name: str, value: object) -> str:
     if isinstance(value, int) and name == "bytes":
         return size_text(value)
+    if isinstance(value, int) and name == "images":
+        return f"{value:,}"
+    if isinstance(value, int | float) and name in ("params_m", "gflops"):
+        return f"{value:.1f}"
+    if name == "data":
+        return str(value).replace("ImageNet-", "IN-").replace(", then ", " + ")
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return "" if value is None else str(value)
@@ -58,15 +93,21 @@ def _backbones(pattern: str, _cache: object) -> Listing:
     from featcache.backbones.catalog import BACKBONES
 
     rows = [{"name": n, **BACKBONES.get(n).facts} for n in BACKBONES.names(pattern)]
-    columns = ["name", "architecture", "objective", "data", "params_m", "resolution", "licence"]
-    return columns, rows
+    return ["name", "data", "params_m", "gflops", "resolution"], rows
 
 
 def _datasets(pattern: str, _cache: object) -> Listing:
     from featcache.datasets.catalog import DATASETS
 
-    rows = [{"name": n, **DATASETS.get(n).facts} for n in DATASETS.names(pattern)]
-    return ["name", "description", "classes", "licence"], rows
+    rows = [{"name": n, **_counted(DATASETS.get(n).facts)} for n in DATASETS.names(pattern)]
+    return ["name", "classes", "images", "description"], rows
+
+
+def _counted(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts of a dataset with its number of images, if those of all splits are known."""
+    rows, splits = facts.get("rows", {}), facts.get("splits", {})
+    known = bool(rows) and rows.keys() >= splits.keys()
+    return {**facts, "images": sum(rows.values()) if known else None}
 
 
 def _tasks(pattern: str, _cache: object) -> Listing:

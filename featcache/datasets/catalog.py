@@ -82,6 +82,16 @@ def dataset_name(source: str) -> str:
     return found if rows is None else subset_name(found, rows)
 
 
+def parse_source(source: str) -> tuple[str, str]:
+    """Split what a user writes into a name (or scheme) and the rest; its `?` suffix is dropped.
+
+    Raises:
+        UnknownNameError: If it looks like a path.
+        OptionError: If the `?` suffix is not one there is.
+    """
+    return _parse(parse_suffix(source)[0])
+
+
 def _source(name: str, is_part: bool) -> Source:
     facts = DATASETS.get(name).facts
     if "reader" in facts:

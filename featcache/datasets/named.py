@@ -24,7 +24,7 @@ def named() -> Mapping[str, Mapping[str, Json]]:
         if file.name.endswith(".yaml"):
             records |= read_yaml(file.read_text(encoding="utf-8"))
     return {
-        name: {**record, **class_facts(record.get("classes", 0))}
+        name: {**class_facts(record.get("classes", 0)), **record}  # a row may have its own chance
         for name, record in records.items()
     }
 

@@ -82,6 +82,17 @@ def open_record(record: Record, rest: str, *, name: str, is_part: bool) -> Datas
     Raises:
         DatasetError: If no folder is known, or if it is not there.
     """
+    root = find_root(record, rest)
+    order = order_splits(set(record.splits))
+    return LoadedDataset(name, order, lambda split: _load(record, root, split, name, is_part))
+
+
+def find_root(record: Record, rest: str) -> Path:
+    """Return the folder of a record's files: `rest`, or its folder below `$FEATCACHE_DATA`.
+
+    Raises:
+        DatasetError: If no folder is known, or if it is not there.
+    """
     root = Path(rest).expanduser() if rest else data_root()
     if root is not None and not rest:
         root = root / record.folder
@@ -91,8 +102,7 @@ def open_record(record: Record, rest: str, *, name: str, is_part: bool) -> Datas
             f"The files of {record.name} must lie in {record.folder!r} below ${DATA_VARIABLE}; "
             f"{got}. {record.get} Then set {DATA_VARIABLE}, or write {record.name}@DIR."
         )
-    order = order_splits(set(record.splits))
-    return LoadedDataset(name, order, lambda split: _load(record, root, split, name, is_part))
+    return root
 
 
 def _load(record: Record, root: Path, split: str, name: str, is_part: bool) -> Split:

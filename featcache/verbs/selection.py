@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from featcache.digest import sha256_json
 from featcache.errors import OptionError, ProtocolError, StoreError
@@ -17,6 +17,9 @@ from featcache.store.cache import Cache, Stored, slug
 
 WHOLE = "all"
 """Split of a dataset that has only one; a probe that needs two carves them out of it."""
+
+QUERY, GALLERY = "query", "gallery"
+"""Splits of a dataset for retrieval: what asks, and what is searched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,16 +42,18 @@ def recipe_of(spec: ExtractionSpec) -> str | None:
 def choose_splits(available: set[str], *, needs_train: bool) -> tuple[str | None, str]:
     """Choose (train, test) among the cached splits of a dataset.
 
-    Test is the first of test, val, all, train that is cached. Train is 'train', or 'all' if that is
-    the only split (a part of it is then carved out); None if the probe needs none. Nothing cached
-    gives the usual names.
+    Test is the first of test, query, val, all, train that is cached. Train is 'train', 'gallery'
+    beside queries, or 'all' if that is the only split (a part of it is then carved out); None if
+    the probe needs none. Nothing cached gives the usual names.
     """
-    order = ("test", "val", WHOLE, "train")
+    order = ("test", QUERY, "val", WHOLE, "train")
     test = next((name for name in order if name in available), min(available, default="test"))
     if not needs_train:
         return None, test
     if test == WHOLE:
         return WHOLE, WHOLE
+    if test == QUERY:
+        return GALLERY, QUERY
     return "train", ("test" if test == "train" else test)
 
 
@@ -209,8 +214,31 @@ def _missing(
     return (
         f"The cache {cache.root} must hold a sealed feature set of {role.dataset}/{role.split} by "
         f"{backbone!r}{with_tap}; {got}. Extract it with:\n  "
-        f"{extract_command(backbone, roles, tap=tap, protocol=protocol, all_splits=not splits)}"
+        + extract_command(
+            backbone,
+            _openable(cache, roles),
+            tap=tap,
+            protocol=protocol,
+            all_splits=not splits,
+        )
     )
+
+
+def _openable(cache: Cache, roles: Sequence[Role]) -> list[Role]:
+    """Return roles whose source is what was extracted under that name, where the cache knows.
+
+    `digits-300` names a set in the cache, but only `digits?rows=300` can be extracted.
+    """
+    found = []
+    for role in roles:
+        known = (
+            (one.provenance or {}).get("dataset_source")
+            for one in cache.stored(f"{slug(role.dataset)}/*/*")
+            if one.sealed and one.spec.dataset.name == role.dataset
+        )
+        source = next((one for one in known if one), role.source)
+        found.append(replace(role, source=str(source)) if role.source == role.dataset else role)
+    return found
 
 
 def _refusal(
@@ -222,7 +250,7 @@ def _refusal(
     protocol: str,
     key: str | None,
 ) -> ProtocolError:
-    command = extract_command(backbone, roles, protocol=protocol)
+    command = extract_command(backbone, _openable(cache, roles), protocol=protocol)
     if not setups:
         chosen = f" and a key that starts with {key!r}" if key else ""
         return ProtocolError(

@@ -6,18 +6,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featcache.errors import ShapeError
 from featcache.probes.classification import Distribution, classification
 from featcache.probes.linear.multilabel import fit_multilabel, targets_of
 from featcache.probes.linear.options import LinearOptions, MultilabelOptions
 from featcache.probes.linear.probe import fit_and_hold_out
-from featcache.probes.metrics import average_precisions
+from featcache.probes.metrics import aurocs, average_precisions
 from featcache.probes.tables import labelled, labelled_pair, of_classes, present
 from featcache.result_store import Outcome
 from featcache.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from featcache.probes.protocol import Protocol
     from featcache.probes.tasks import TaskInputs
 
@@ -59,7 +62,7 @@ def run_multilabel(protocol: Protocol, inputs: TaskInputs) -> Outcome:
     """Fit one classifier per class on rows of several classes, and score each class's ranking.
 
     The primary metric is the mean over classes of the average precision. Classes without a test
-    row are left out, and counted.
+    row are left out, and counted. `auroc` is the mean over those that also have a test row outside.
 
     Raises:
         ShapeError: If a side has no labelled rows, or no class has test rows in it and outside.
@@ -90,6 +93,7 @@ def run_multilabel(protocol: Protocol, inputs: TaskInputs) -> Outcome:
         metrics={
             "mean_average_precision": float(by_class[kept].mean()),
             **{f"average_precision.{names[head.classes[c]]}": float(by_class[c]) for c in kept},
+            **_areas([names[c] for c in head.classes], truth, scores),
         },
         primary="mean_average_precision",
         n=len(test),
@@ -106,3 +110,13 @@ def run_multilabel(protocol: Protocol, inputs: TaskInputs) -> Outcome:
             "classes_without_test_rows": int(len(head.classes) - len(kept)),
         },
     )
+
+
+def _areas(
+    names: Sequence[str], truth: NDArray[np.bool_], scores: NDArray[np.floating]
+) -> dict[str, float]:
+    """Return `auroc`, the mean, and each class's; nothing if no class has rows of both kinds."""
+    found = dict(zip(names, aurocs(truth, scores).tolist(), strict=True))
+    found = {name: area for name, area in found.items() if not np.isnan(area)}
+    mean = {"auroc": float(np.mean(list(found.values())))} if found else {}
+    return mean | {f"auroc.{name}": area for name, area in found.items()}

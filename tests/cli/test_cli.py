@@ -88,6 +88,23 @@ def test_ls_of_a_pattern_lists_only_what_matches(run):
     assert all(name.startswith("dino") for name in names)
 
 
+def test_ls_lists_the_datasets_meant_for_a_task(run):
+    rows = json.loads(run("ls", "datasets", "--task", "multilabel", "--json").stdout)
+    assert [row["name"] for row in rows] == ["chexpert", "chexpert-frontal", "voc2007"]
+    only = json.loads(run("ls", "datasets", "voc*", "--task", "multilabel", "--json").stdout)
+    assert [row["name"] for row in only] == ["voc2007"]
+    table = run("ls", "datasets", "caltech101").stdout
+    assert "8,677" in table  # of both splits
+
+
+def test_numbers_stand_right_beside_empty_cells(run):
+    lines = run("ls", "datasets", "c*").stdout.splitlines()
+    line = {line.split()[0]: line for line in lines if line.strip()}
+    assert "csv" in line  # has neither classes nor images
+    end = line["cifar10"].index("60,000") + len("60,000")
+    assert line["caltech101"].index("8,677") + len("8,677") == end
+
+
 @pytest.mark.parametrize(
     ("call", "code", "message"),
     [
@@ -96,6 +113,8 @@ def test_ls_of_a_pattern_lists_only_what_matches(run):
         (("extract", "--dataset", "digits"), 2, "--backbone"),
         (("probe", "--task", "knn", "--backbone", "b", "--dataset", "d"), 1, "featcache extract"),
         (("ls", "backbone"), 2, "takes one of backbones"),
+        (("ls", "backbones", "--task", "knn"), 2, "must come with `ls datasets`"),
+        (("ls", "datasets", "--task", "knm"), 2, "for: copydetection"),
         (("cache", "info", "ffff"), 2, "none does"),
         (("cache", "verify", "ffff"), 2, "none does"),
         (("extract", "--backbone", "pixels", "--dataset", "digits", "--device", "gpu"), 2,

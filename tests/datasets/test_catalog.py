@@ -7,9 +7,10 @@ import pytest
 
 from featcache.datasets.catalog import DATASETS, dataset_name, entries, open_dataset
 from featcache.datasets.dataset import Split
+from featcache.datasets.recorded import Record, source_of
 from featcache.datasets.source import LoadedDataset, Source
 from featcache.errors import UnknownNameError
-from featcache.registry import Entry
+from featcache.registry import Entry, load_target
 from tests.datasets.pictures import write
 from tests.fakes import fake_split
 
@@ -19,13 +20,24 @@ def test_every_name_has_the_facts_that_a_list_shows():
         assert entry.facts["description"], name
         if name in ("imagefolder", "csv", "hf", "torchvision"):
             continue
-        assert set(entry.facts) >= {"description", "licence", "citation", "classes", "chance"}, name
-        assert entry.facts["chance"] == 1 / entry.facts["classes"]
+        assert set(entry.facts) >= {"description", "licence", "citation"}, name
+        has_classes = not {"ood", "retrieval"} >= set(entry.facts.get("tasks", ["linear"]))
+        assert "classes" in entry.facts or not has_classes, name
+        if "multilabel" in entry.facts.get("tasks", ()):
+            chance = {"auroc": 0.5, "mean_average_precision": None}  # the latter: the frequencies
+            assert entry.facts["chance"] == chance[entry.facts["metric"]]
+        elif "classes" in entry.facts:
+            assert entry.facts["chance"] == 1 / entry.facts["classes"]
 
 
 def test_every_entry_loads_as_a_source():
-    for name in entries():
-        assert isinstance(DATASETS.load(name), Source)
+    for name, entry in entries().items():
+        if "reader" not in entry.facts:
+            assert isinstance(DATASETS.load(name), Source)
+            continue
+        record = Record.of(name, entry.facts)
+        assert isinstance(source_of(record), Source)
+        assert callable(load_target(f"featcache.datasets.readers.{record.reader}:read")), name
 
 
 def test_listing_and_naming_load_no_heavy_package():
@@ -49,7 +61,7 @@ def test_built_ins_are_found_through_the_entry_point():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("digist", r"'digist' is not a known dataset\. Did you mean 'digits'\? List them with"),
+        ("digist", r"'digist' is not a known dataset\. Did you mean 'digits'.*\? List them with"),
         ("imagefolders:x", r"Did you mean 'imagefolder'"),
         ("./photos", r"got the path './photos'\. Write imagefolder:./photos"),
         ("/data/photos?rows=3", r"Write imagefolder:/data/photos"),

@@ -13,6 +13,9 @@ from featcache.datasets.catalog import dataset_name, open_dataset
 from featcache.errors import DatasetError
 from featcache.testing import check_dataset
 from tests.datasets.pictures import write
+from tests.datasets.readers.test_cifar_binary import cifar10
+from tests.datasets.readers.test_classfolders import eurosat
+from tests.datasets.readers.test_multilabel import images_of_objects
 from tests.datasets.test_embedded import clothes
 
 
@@ -64,6 +67,21 @@ def textures(_root: Path) -> str:
     return "textures"
 
 
+def recorded_bytes(root: Path) -> str:
+    cifar10(root)
+    return f"cifar10@{root}?part"
+
+
+def recorded_folders(root: Path) -> str:
+    eurosat(root, "2750")
+    return f"eurosat@{root}?part"
+
+
+def recorded_sets(root: Path) -> str:
+    images_of_objects(root)
+    return f"voc2007@{root}?part"
+
+
 KINDS: dict[str, Callable[[Path], str]] = {
     "folders": folders,
     "flat": flat,
@@ -73,6 +91,9 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "torchvision files": files,
     "fashion-mnist": fashion,
     "digits": lambda _root: "digits",
+    "bytes of a record": recorded_bytes,
+    "folders of a record": recorded_folders,
+    "sets of labels": recorded_sets,
     "textures": textures,
     "part of digits": lambda _root: "digits?rows=30",
     "part of folders": lambda root: f"{folders(root)}?rows=1",

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, balanced_accuracy_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
-from featcache.probes.metrics import average_precisions, mean_per_class, top1
+from featcache.probes.metrics import aurocs, average_precisions, mean_per_class, top1
 
 
 def test_accuracies_are_those_of_scikit_learn():
@@ -28,3 +28,15 @@ def test_average_precisions_are_those_of_scikit_learn(steps):
         expected = average_precision_score(truth[:, column], scores[:, column])
         assert got[column] == pytest.approx(expected, abs=1e-12)
     assert np.isnan(got[3])
+
+
+@pytest.mark.parametrize("steps", [1e9, 3], ids=["continuous", "tied"])
+def test_areas_under_roc_curves_are_those_of_scikit_learn(steps):
+    rng = np.random.default_rng(0)
+    scores = np.round(rng.normal(size=(60, 5)) * steps) / steps - 5
+    truth = rng.random((60, 5)) < [0.1, 0.5, 0.9, 0.0, 1.0]
+    got = aurocs(truth, scores)
+    for column in range(3):
+        expected = roc_auc_score(truth[:, column], scores[:, column])
+        assert got[column] == pytest.approx(expected, abs=1e-12)
+    assert np.isnan(got[3:]).all()

@@ -28,7 +28,10 @@ from featcache.spec import (
 
 NAMES = [
     "bigvision-fewshot@1",
+    "bob-gldv2@1",
     "bob-retrieval@1",
+    "bob-roxford@1",
+    "bob-rparis@1",
     "centroid@1",
     "clip-benchmark-linear@1",
     "clip-paper-logreg@1",

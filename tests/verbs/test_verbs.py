@@ -123,6 +123,14 @@ def test_each_task_separates_colours(extract, probe, photos, task):
     assert len(set(predictions["id"])) == len(predictions["id"]) == result.record["n"]
 
 
+def test_a_command_names_the_source_that_was_extracted_not_its_name_in_the_cache(extract, probe):
+    extract("digits?rows=30")
+    with pytest.raises(ProtocolError, match=r"--dataset 'digits\?rows=30'"):
+        probe("digits-30", task=None, protocol="dino-knn@1")
+    with pytest.raises(StoreError, match=r"--dataset 'digits\?rows=30'"):
+        probe("digits-30", backbone="random:test_vit")
+
+
 def test_ood_tells_another_dataset_apart(extract, probe, photos, tmp_path):
     noise = tmp_path / "noise" / "one"
     noise.mkdir(parents=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
@@ -51,8 +51,24 @@ def test_the_ranking_is_that_of_scikit_learn_one_against_the_rest(inputs):
         np.testing.assert_allclose(
             outcome.predictions[f"score.{name}"], scores[:, place], atol=1e-3
         )
+        area = roc_auc_score(truth[:, place], scores[:, place])
+        assert outcome.metrics[f"auroc.{name}"] == pytest.approx(area, abs=1e-3)
     single = [outcome.metrics[f"average_precision.{name}"] for name in names]
     assert outcome.metrics["mean_average_precision"] == pytest.approx(np.mean(single))
+    areas = [outcome.metrics[f"auroc.{name}"] for name in names]
+    assert outcome.metrics["auroc"] == pytest.approx(np.mean(areas))
+
+
+def test_a_class_that_all_test_rows_are_in_has_no_auroc(inputs):
+    all_cats = inputs.test.take(np.isin(inputs.test.labels, [0, 1, 3]))
+    outcome = run_task(default_protocol("multilabel"), replace(inputs, test=all_cats))
+    assert "auroc.cat" not in outcome.metrics
+    assert outcome.metrics["average_precision.cat"] == 1.0
+    areas = [outcome.metrics["auroc.bird"], outcome.metrics["auroc.dog"]]
+    assert outcome.metrics["auroc"] == pytest.approx(np.mean(areas))
+    only_cats = inputs.test.take(inputs.test.labels == 0)
+    outcome = run_task(default_protocol("multilabel"), replace(inputs, test=only_cats))
+    assert "auroc" not in outcome.metrics
 
 
 def held_out_maps(table, strengths):

@@ -1,0 +1,36 @@
+"""What `featcache ls` prints is read in a terminal of 80 columns."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from featcache.backbones.catalog import BACKBONES
+from featcache.cli.app import app
+
+
+def printed(*words: str) -> str:
+    out = CliRunner().invoke(app, ["ls", "backbones", *words])
+    assert out.exit_code == 0, out.output
+    return out.stdout
+
+
+@pytest.mark.parametrize("pattern", ["*", "clip*"])
+def test_a_row_of_backbones_fits_80_columns(pattern):
+    lines = printed(pattern).splitlines()
+    assert len(lines) > len(BACKBONES.names(pattern))
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_row_of_backbones_tells_data_size_cost_and_pixels():
+    head, row = (line.split() for line in printed("dinov2_vitb14").splitlines()[2::2])
+    assert head == ["name", "data", "params_m", "gflops", "px"]
+    assert row == ["dinov2_vitb14", "LVD-142M", "85.7", "23.2", "224"]
+
+
+def test_pretraining_data_is_shortened_in_the_table_alone():
+    name = "vit_base_in21ft1k"
+    assert "IN-21k + IN-1k" in printed(name)
+    (row,) = json.loads(printed(name, "--json"))
+    assert row["data"] == "ImageNet-21k, then ImageNet-1k"
+    assert row["licence"] == "apache-2.0"
