@@ -1,4 +1,4 @@
-"""The registry of backbones: rows of `registry.yaml`, and those of installed plug-ins."""
+"""The registry of backbones: rows of `registry/*.yaml`, and those of installed plug-ins."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ _TARGETS = {
     "open_clip": "featcache.backbones.open_clip_source:open_backbone",
     "package": "featcache.backbones.packaged:open_backbone",
     "pixels": "featcache.backbones.pixels:open_backbone",
+    "checkpoint": "featcache.backbones.checkpoint_source:open_backbone",
+    "torchscript": "featcache.backbones.torchscript_source:open_backbone",
+    "diffusion": "featcache.backbones.diffusion_source:open_backbone",
 }
 """The module that opens a source, by its scheme."""
 
@@ -23,9 +26,10 @@ BACKBONES: Registry[Callable[[Request], Backbone]] = Registry(
 
 
 def entries() -> dict[str, Entry]:
-    """Return the built-in rows by name; reads one YAML file and imports no network code."""
-    text = Path(__file__).with_name("registry.yaml").read_text(encoding="utf-8")
+    """Return the built-in rows by name; reads a few YAML files and imports no network code."""
+    files = sorted(Path(__file__).with_name("registry").glob("*.yaml"))
     return {
         name: Entry(target=_TARGETS[facts["source"].partition(":")[0]], facts=facts)
-        for name, facts in read_yaml(text).items()
+        for path in files
+        for name, facts in read_yaml(path.read_text(encoding="utf-8")).items()
     }

@@ -183,7 +183,9 @@ def _unknown(name: str) -> UnknownNameError:
         BACKBONES.get(name)
     except UnknownNameError as error:
         message = str(error)
-    if not difflib.get_close_matches(name, BACKBONES.names(), n=1, cutoff=_SURE):
+    known = BACKBONES.names()
+    has_tags = any(one.startswith(f"{name}.") for one in known)
+    if not has_tags and not difflib.get_close_matches(name, known, n=1, cutoff=_SURE):
         import timm
 
         if timm.is_model(name.partition(".")[0]):

@@ -67,11 +67,13 @@ class Registry(Generic[T]):
         """Return the entry of `name`.
 
         Raises:
-            UnknownNameError: If it is not registered; the message gives the three nearest.
+            UnknownNameError: If it is not registered; the message gives the three nearest, those
+                that only add a `.tag` to it before all others.
         """
         entries = self._all()
         if name not in entries:
-            hint = did_you_mean(name, entries, most=3)
+            tagged = [one for one in entries if one.startswith(f"{name}.")]
+            hint = did_you_mean(name, tagged or entries, most=3)
             raise UnknownNameError(
                 f"{name!r} is not a known {self.kind}. {hint}List them with: {self._list_command}"
             )

@@ -22,6 +22,12 @@ def test_a_typo_is_answered_with_the_nearest_names_and_how_to_list():
         registry("efficientnet_lite0", "dino_vits16").get("efficientnet_lit0")
 
 
+def test_a_name_without_its_tag_is_answered_with_the_tagged_ones_alone():
+    names = ("net.a1", "net.tv", "my_net", "nets")
+    with pytest.raises(UnknownNameError, match=r"mean 'net\.\w+' or 'net\.\w+'\? List"):
+        registry(*names).get("net")
+
+
 def test_nothing_near_gives_only_the_way_to_list():
     with pytest.raises(UnknownNameError, match=r"backbone\. List them"):
         registry("abc").get("zzzzzzzz")

@@ -63,7 +63,7 @@ def test_a_misspelt_timm_tag_is_answered_with_the_nearest():
 
 
 @pytest.mark.parametrize(
-    "name", ["timm:resnet18.a1_in1k", "hf-hub:timm/resnet18.a1_in1k", "resnet50"]
+    "name", ["timm:resnet18.a1_in1k", "hf-hub:timm/resnet18.a1_in1k", "resnet50.a1_in1k"]
 )
 def test_weights_out_of_reach_say_what_can_be_done(name, monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -253,7 +253,9 @@ def test_a_request_is_fingerprinted_by_its_files_and_options(tmp_path):
     assert len({str(one) for one in asked}) == len(asked)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "timm:resnet18", "hf-hub:a/b", "my.own:net", "typo"])
+@pytest.mark.parametrize(
+    "name", ["resnet50.a1_in1k", "timm:resnet18", "hf-hub:a/b", "my.own:net", "typo"]
+)
 def test_what_only_loading_can_tell_has_no_fingerprint(name):
     assert request_identity(name) is None
 
