@@ -20,6 +20,7 @@ from featcache.cli import (
     quickstart,
     repair,
     report,
+    run,
     share,
 )
 
@@ -35,6 +36,7 @@ app.command("quickstart")(quickstart.quickstart)
 app.command("extract")(extract.extract)
 app.command("probe")(probe.probe)
 app.command("ground-truth")(ground_truth.ground_truth)
+app.command("run")(run.run)
 app.command("analyze")(analyze.analyze)
 app.command("report")(report.report)
 app.command("ls")(ls.ls)

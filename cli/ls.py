@@ -25,7 +25,9 @@ Listing = tuple[list[str], list[dict[str, Any]]]
 def ls(
     what: Annotated[
         str,
-        typer.Argument(help="backbones, datasets, tasks, protocols, features, heads or results."),
+        typer.Argument(
+            help="backbones, datasets, tasks, protocols, suites, features, heads or results."
+        ),
     ],
     pattern: Annotated[str, typer.Argument(help="Shell pattern of the names.")] = "*",
     task: Annotated[
@@ -35,7 +37,7 @@ def ls(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """List backbones, datasets, tasks, protocols, cached features, heads or results.
+    """List backbones, datasets, tasks, protocols, suites, cached features, heads or results.
 
     Example: featcache ls backbones 'dino*'
     """
@@ -130,6 +132,27 @@ def _protocols(pattern: str, _cache: object) -> Listing:
     return ["name", "task", "note", "citation"], rows
 
 
+def _suites(pattern: str, _cache: object) -> Listing:
+    from fnmatch import fnmatch
+
+    from featcache.verbs.suite import load_suite, shipped
+
+    rows = []
+    for name in shipped():
+        if fnmatch(name, pattern):
+            one = load_suite(name)
+            rows.append(
+                {
+                    "name": name,
+                    "backbones": len({cell.backbone for cell in one.cells}),
+                    "cells": len(one.cells),
+                    "description": one.description,
+                    "citation": one.citation,
+                }
+            )
+    return ["name", "backbones", "cells", "description"], rows
+
+
 def _features(pattern: str, cache: Any) -> Listing:  # noqa: ANN401
     from fnmatch import fnmatch
 
@@ -207,6 +230,7 @@ _LISTINGS: dict[str, Callable[[str, Any], Listing]] = {
     "datasets": _datasets,
     "tasks": _tasks,
     "protocols": _protocols,
+    "suites": _suites,
     "features": _features,
     "heads": _heads,
     "results": _results,

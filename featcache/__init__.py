@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from featcache.verbs.heads import text_head as text_head
     from featcache.verbs.lookup import open_features as open
     from featcache.verbs.lookup import results as results
+    from featcache.verbs.plan import plan as plan
     from featcache.verbs.probe import probe as probe
+    from featcache.verbs.run import run as run
 
 _TARGETS = {
     "BackboneRequest": "featcache.verbs.extract:BackboneRequest",
@@ -41,8 +43,10 @@ _TARGETS = {
     "extract": "featcache.verbs.extract:extract",
     "native_head": "featcache.verbs.heads:native_head",
     "open": "featcache.verbs.lookup:open_features",
+    "plan": "featcache.verbs.plan:plan",
     "probe": "featcache.verbs.probe:probe",
     "results": "featcache.verbs.lookup:results",
+    "run": "featcache.verbs.run:run",
     "store_view": "featcache.verbs.derive:store_view",
     "text_head": "featcache.verbs.heads:text_head",
 }
@@ -58,8 +62,10 @@ __all__ = [
     "extract",
     "native_head",
     "open",
+    "plan",
     "probe",
     "results",
+    "run",
     "store_view",
     "text_head",
 ]

@@ -79,8 +79,10 @@ def test_the_public_names_are_pinned_and_load():
         "extract",
         "native_head",
         "open",
+        "plan",
         "probe",
         "results",
+        "run",
         "store_view",
         "text_head",
     ]
