@@ -12,7 +12,9 @@ from featcache.backbone import Backbone
 from featcache.backbones.catalog import BACKBONES
 from featcache.backbones.custom import SCHEMES, open_factory, wrap
 from featcache.backbones.packaged import packaged_file
+from featcache.backbones.published import place_of
 from featcache.backbones.request import Request
+from featcache.backbones.twins import twin_facts
 from featcache.digest import Json, sha256_json
 from featcache.errors import FeatcacheError, UnknownNameError
 from featcache.spec import ComputeDtype
@@ -20,6 +22,11 @@ from featcache.spec import ComputeDtype
 __all__ = ["backbone_request", "load_backbone", "request_identity", "wrap"]
 
 _LIBRARIES = ("featcache", "torch", "torchvision", "timm")
+_SCHEMES = (
+    *("timm", "random", "open_clip", "package", "pixels"),
+    *("checkpoint", "torchscript"),
+)
+"""Sources whose files are known, if they lie here."""
 _SURE = 0.9
 """Similarity from which a misspelt name is taken for a registry name without asking timm."""
 
@@ -59,6 +66,8 @@ def load_backbone(
     )
     if name in BACKBONES:
         return BACKBONES.load(name)(request)
+    if request.source.startswith(("random:torchscript:", "random:diffusion:")):
+        return BACKBONES.load(name.removeprefix("random:"))(request)
     if request.is_open_clip:
         from featcache.backbones.open_clip_source import open_backbone as open_tower
 
@@ -126,7 +135,7 @@ def _weight_files(request: Request) -> list[Path] | None:
     built_in = request.name not in BACKBONES or BACKBONES.get(request.name).target.startswith(
         "featcache.backbones."
     )
-    if not built_in or scheme not in ("timm", "random", "open_clip", "package", "pixels"):
+    if not built_in or scheme not in _SCHEMES:
         return None
     if request.is_open_clip:
         return _open_clip_files(request)
@@ -139,6 +148,8 @@ def _weight_files(request: Request) -> list[Path] | None:
             return [packaged_file(request.name, request.facts)]
         except FeatcacheError:
             return None
+    if scheme in ("checkpoint", "torchscript"):
+        return [place_of(request.source.partition(":")[2])]
     return None
 
 
@@ -169,7 +180,7 @@ def backbone_request(
     """
     return Request(
         name=name,
-        facts=BACKBONES.get(name).facts if name in BACKBONES else {},
+        facts=BACKBONES.get(name).facts if name in BACKBONES else twin_facts(name) or {},
         checkpoint=Path(checkpoint) if checkpoint is not None else None,
         renamer=renamer,
         transform_overrides=dict(transform_overrides or {}),

@@ -77,6 +77,45 @@ def _moco_v3(keys: Collection[str], _target: Collection[str]) -> dict[str, str]:
     }
 
 
+_MIDAS = "pretrained.model."
+_MIDAS_BUFFERS = ("relative_position_index", "relative_coords_table", "attn_mask")
+
+
+def _midas(keys: Collection[str], _target: Collection[str]) -> dict[str, str]:
+    """Keep the SwinV2 encoder of a depth network; buffers are computed, the decoder goes.
+
+    MiDaS was built with an older timm, which has the layer between two stages at the end of the
+    first; timm now has it at the start of the second, and calls the classifier `head.fc`.
+    """
+    renamed = {}
+    for key in keys:
+        if key.startswith(_MIDAS) and not key.endswith(_MIDAS_BUFFERS):
+            name = key.removeprefix(_MIDAS)
+            if found := re.fullmatch(r"layers\.(\d+)\.downsample\.(.+)", name):
+                name = f"layers.{int(found[1]) + 1}.downsample.{found[2]}"
+            renamed[key] = re.sub(r"^head\.(?!fc\.)", "head.fc.", name)
+    return renamed
+
+
+_CONVNEXT_BLOCK = re.compile(r"stages\.(\d+)\.(\d+)\.(\w+)(\.\w+)?")
+_CONVNEXT_PARTS = {"dwconv": "conv_dw", "pwconv1": "mlp.fc1", "pwconv2": "mlp.fc2"}
+
+
+def _vicregl_convnext(keys: Collection[str], _target: Collection[str]) -> dict[str, str]:
+    """Translate the names of the ConvNeXt authors; the final norm comes before the pooling."""
+    renamed = {}
+    for key in keys:
+        if found := re.fullmatch(r"downsample_layers\.(\d+)\.(\d+)\.(\w+)", key):
+            stage = "stem" if found[1] == "0" else f"stages.{found[1]}.downsample"
+            renamed[key] = f"{stage}.{found[2]}.{found[3]}"
+        elif found := _CONVNEXT_BLOCK.fullmatch(key):
+            part = _CONVNEXT_PARTS.get(found[3], found[3])
+            renamed[key] = f"stages.{found[1]}.blocks.{found[2]}.{part}{found[4] or ''}"
+        else:
+            renamed[key] = re.sub(r"^norm\.", "norm_pre.", key)
+    return renamed
+
+
 _LITE_TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
 _LITE_SEPARABLE = {
     "_depthwise_conv": "conv_dw",
@@ -132,6 +171,16 @@ RENAMERS: Mapping[str, Renamer] = {
         rename=_moco_v3,
         # MoCo v3's ViT-S has 12 heads of 32; timm's has 6 of 64, with the same tensor shapes.
         model_args={"vit_small_patch16_224": {"num_heads": 12}},
+    ),
+    "midas": Renamer(rename=_midas),
+    "vicregl-convnext": Renamer(
+        rename=_vicregl_convnext,
+        # no layer scale, and features are normed place by place before they are averaged
+        model_args={
+            "convnext_xlarge": {"ls_init_value": None, "head_norm_first": True},
+            "convnext_base": {"ls_init_value": None, "head_norm_first": True},
+            "convnext_small": {"ls_init_value": None, "head_norm_first": True},
+        },
     ),
     "efficientnet-lite": Renamer(rename=_efficientnet_lite),
 }

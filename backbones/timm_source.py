@@ -69,6 +69,8 @@ def open_backbone(request: Request) -> TorchBackbone:
     config = hub_config(name) if scheme == "hf-hub" else config_of(name)
     transform, arguments = transform_of(request, config)
     if scheme == "random":
+        rules = get_renamer(request.facts.get("renamer", "none")).model_args
+        arguments |= rules.get(name.partition(".")[0], {})
         module = _random(name, arguments, keep_head=is_clip(name, config))
         options: dict[str, Json] = {"seed": RANDOM_SEED}
     else:

@@ -34,7 +34,7 @@ FACTS = (
 )
 OPTIONAL = (
     *("transform", "package", "file", "extra", "renamer", "data_images", "original"),
-    *("sha256", "sha256_prefix", "bob", "bob_tap", "note"),
+    *("sha256", "sha256_prefix", "dim", "bob", "bob_tap", "note"),
 )
 ROWS = entries()
 TIMM = {name: e.facts for name, e in ROWS.items() if e.facts["source"].startswith("timm:")}
