@@ -84,16 +84,18 @@ _MIDAS_BUFFERS = ("relative_position_index", "relative_coords_table", "attn_mask
 def _midas(keys: Collection[str], _target: Collection[str]) -> dict[str, str]:
     """Keep the SwinV2 encoder of a depth network; buffers are computed, the decoder goes.
 
+    So does the classifier, which depth training left as it was behind an encoder that changed.
     MiDaS was built with an older timm, which has the layer between two stages at the end of the
-    first; timm now has it at the start of the second, and calls the classifier `head.fc`.
+    first; timm now has it at the start of the second.
     """
     renamed = {}
     for key in keys:
-        if key.startswith(_MIDAS) and not key.endswith(_MIDAS_BUFFERS):
-            name = key.removeprefix(_MIDAS)
-            if found := re.fullmatch(r"layers\.(\d+)\.downsample\.(.+)", name):
-                name = f"layers.{int(found[1]) + 1}.downsample.{found[2]}"
-            renamed[key] = re.sub(r"^head\.(?!fc\.)", "head.fc.", name)
+        name = key.removeprefix(_MIDAS)
+        if name == key or name.startswith("head.") or name.endswith(_MIDAS_BUFFERS):
+            continue
+        if found := re.fullmatch(r"layers\.(\d+)\.downsample\.(.+)", name):
+            name = f"layers.{int(found[1]) + 1}.downsample.{found[2]}"
+        renamed[key] = name
     return renamed
 
 

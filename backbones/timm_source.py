@@ -262,7 +262,11 @@ def _random(name: str, arguments: Mapping[str, Json], *, keep_head: bool) -> Any
 def _create(name: str, arguments: Mapping[str, Json], *, pretrained: bool = False) -> Any:  # noqa: ANN401
     with own_random_state():
         try:
-            return timm.create_model(name, pretrained=pretrained, **arguments)
+            if pretrained:
+                return timm.create_model(name, pretrained=True, **arguments)
+            architecture, _, tag = name.partition(".")
+            build = timm.model_entrypoint(architecture)  # create_model would leave out a None
+            return build(pretrained_cfg=tag or None, **arguments)
         except (TypeError, AssertionError) as error:
             if not arguments:
                 raise
