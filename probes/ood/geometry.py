@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -75,9 +76,10 @@ def neco(block: Block) -> torch.Tensor:
 def pnml(block: Block) -> torch.Tensor:
     """Minus the log regret of predictive normalised maximum likelihood, over log C."""
     shares = block.shares.clamp(1e-12, 1 - 1e-12)
+    logs = block.log_shares.clamp(math.log(1e-12), math.log1p(-1e-12))
     spread = ((block.unit @ block.shared.unit_precision) * block.unit).sum(dim=1).clamp_min(0)
     power = (spread / (1 + spread))[:, None]
-    terms = shares / (shares + (1 - shares) * shares.pow(power))
+    terms = shares / (shares + (1 - shares) * (logs * power).exp())
     count = shares.new_tensor(float(max(2, shares.shape[1])))
     return -terms.sum(dim=1).log() / count.log()
 

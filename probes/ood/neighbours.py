@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,8 @@ if TYPE_CHECKING:
     from featcache.probes.ood.block import Block
 
 _GROUP = 32  # columns that stand for one another in the first look at a row
-_BANK_BYTES = 1 << 28  # of similarities at a time; long rows amortise the k-smallest search
+_BANK_BYTES = 1 << 28  # of similarities at a time; long rows amortise the search for the largest
+_LEAST_ROWS = 256  # in a product, for speed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,18 +30,33 @@ class Neighbours:
 
 
 def search_bank(block: Block, wanted: frozenset[str]) -> Neighbours:
-    """Compare rows with all train rows, a part of the bank at a time, in float32."""
+    """Compare rows with all train rows in float32, some rows with a part of the bank at a time."""
+    shared = block.shared
+    most = max(_LEAST_ROWS, _BANK_BYTES // (4 * shared.n_rows))
+    n_rows = math.ceil(len(block.unit) / math.ceil(len(block.unit) / most))
+    found = [
+        _search(block, slice(start, start + n_rows), wanted)
+        for start in range(0, len(block.unit), n_rows)
+    ]
+    return Neighbours(
+        kth=_joined([one.kth for one in found]),
+        guidance=_joined([one.guidance for one in found]),
+        relation=_joined([one.relation for one in found]),
+    )
+
+
+def _search(block: Block, rows: slice, wanted: frozenset[str]) -> Neighbours:
     shared, options = block.shared, block.shared.options
-    torch, queries = shared.torch, block.unit.float()
+    torch, queries = shared.torch, block.unit[rows].float()
     kth = _Best(shared.k) if "knn" in wanted else None
     guided = _Best(min(options.nnguide_k, shared.n_rows)) if "nnguide" in wanted else None
     relation = None
     if "relation" in wanted:
         relation = torch.zeros(len(queries), dtype=torch.float64, device=shared.device)
-        shares = block.shares.float()
+        shares = block.shares[rows].float()
     size = min(shared.n_rows, max(1, _BANK_BYTES // (4 * len(queries))))
     # fresh memory for each product would cost a third of its time in page faults
-    room = shared.once("room", lambda: queries.new_empty(max(size, _BANK_BYTES // 4)))
+    room = shared.once("room", lambda: queries.new_empty(max(shared.n_rows, _BANK_BYTES // 4)))
     for start in range(0, shared.n_rows, size):
         bank = shared.bank[start : start + size]
         cosine = room[: len(queries) * len(bank)].view(len(queries), len(bank))
@@ -59,6 +77,13 @@ def search_bank(block: Block, wanted: frozenset[str]) -> Neighbours:
         guidance=None if guided is None else guided.values.double().mean(dim=1),
         relation=relation,
     )
+
+
+def _joined(parts: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+    import torch
+
+    there = [one for one in parts if one is not None]
+    return torch.cat(there) if there else None
 
 
 def _multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
@@ -101,8 +126,8 @@ def _largest(scores: torch.Tensor, k: int) -> torch.Tensor:
     n_groups = scores.shape[1] // _GROUP
     if n_groups <= 4 * k:
         return scores.topk(k, dim=1).values
-    whole = scores[:, : n_groups * _GROUP].reshape(len(scores), _GROUP, n_groups)  # (B, 32, G)
-    chosen = whole.amax(dim=1).topk(k, dim=1, sorted=False).indices  # (B, k)
-    inside = whole.gather(2, chosen[:, None, :].expand(-1, _GROUP, -1)).flatten(1)
+    whole = scores[:, : n_groups * _GROUP].unflatten(1, (n_groups, _GROUP))  # (B, G, 32)
+    chosen = whole.amax(dim=2).topk(k, dim=1, sorted=False).indices  # (B, k)
+    inside = whole.gather(1, chosen[:, :, None].expand(-1, -1, _GROUP)).flatten(1)
     rest = scores[:, n_groups * _GROUP :]
     return torch.cat([inside, rest], dim=1).topk(k, dim=1).values
