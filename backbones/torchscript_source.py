@@ -6,6 +6,7 @@ runs: so only a file that you name with --checkpoint is run, or one with a diges
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -47,7 +48,9 @@ def _read(request: Request) -> nn.Module:
             )
         path = published_file(request.name, address, request.facts)
     try:
-        module: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():  # torch calls the format old, but the files exist
+            warnings.simplefilter("ignore", FutureWarning)
+            module: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever the archive reader raises
         said = next(iter(str(error).splitlines()), "no message")[:160]
         raise CheckpointError(
