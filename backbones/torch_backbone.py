@@ -51,7 +51,9 @@ class TorchBackbone:
             BackboneError: If a tap does not give one tensor with a row per image, or if the
                 transform's spec has no `mean` and `std`.
         """
-        self._module = module.eval().requires_grad_(False).float()
+        self._module = module.eval().float()
+        for tensor in module.parameters():  # TorchScript has no requires_grad_ of its own
+            tensor.requires_grad_(False)
         self._memory_format = _memory_format(module)
         module.to(memory_format=self._memory_format)
         self._identity = identity
