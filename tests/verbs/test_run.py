@@ -267,3 +267,22 @@ def test_a_killed_run_goes_on_where_it_was(suite, cache, tmp_path):
     assert len([one for one in ended if one.status == "stored"]) >= len(kept)
     assert {one.status for one in ended} <= {"stored", "done"}
     assert len(featcache.results(cache=cache.root)) == 6
+
+
+def test_networks_and_datasets_of_ones_own_stand_in_a_suite(tmp_path, monkeypatch, photos, cache):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_suite_net.py").write_text(
+        "import torch\n\n\ndef build():\n"
+        "    pool = torch.nn.AdaptiveAvgPool2d(2)\n"
+        "    return torch.nn.Sequential(pool, torch.nn.Flatten())\n"
+    )
+    images = sorted((tmp_path / "photos").rglob("*.png"))
+    splits = ("train", "train", "test")
+    lines = [f"{path},{path.parent.name},{splits[i % 3]}" for i, path in enumerate(images)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label,split", *lines]))
+    cells = [{"datasets": [photos, f"csv:{tmp_path / 'table.csv'}"], "tasks": ["knn"]}]
+    (tmp_path / "own.yaml").write_text(
+        yaml.safe_dump({"backbones": ["my_suite_net:build"], "cells": cells})
+    )
+    ended = run(str(tmp_path / "own.yaml"), cache=cache.root)
+    assert [one.status for one in ended] == ["done", "done"]
