@@ -52,10 +52,10 @@ def text(
         Path | None, typer.Option(help="File with a class per line: name, or name TAB prompt name.")
     ] = None,
     template: Annotated[
-        list[str] | None, typer.Option(help='Prompt; repeatable (default: "a photo of a {}.").')
+        list[str] | None, typer.Option(help="Prompt with a {}; repeatable (default: D's own).")
     ] = None,
     templates: Annotated[
-        str | None, typer.Option(help="File with a prompt per line, or the list openai7.")
+        str | None, typer.Option(help="File with a prompt per line, or a list: openai7.")
     ] = None,
     checkpoint: CheckpointOption = None,
     renamer: RenamerOption = None,

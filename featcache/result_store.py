@@ -43,6 +43,8 @@ class FittedHead:
     """The C columns, in order: the classes seen in training."""
     is_unit_norm: bool = False
     """Whether rows are scaled to unit norm first."""
+    absent: tuple[str, ...] = ()
+    """Classes of the dataset that had no training row, so that none is ever predicted as one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

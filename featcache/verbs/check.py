@@ -158,6 +158,11 @@ def _mend(one: FeatureSet, damaged: set[str], cache: Cache, means: Means) -> int
 
 
 def _refuse_derived(one: FeatureSet) -> None:
+    if "tokenizer" in one.spec.transform:
+        raise OptionError(
+            f"Only images can be embedded again; {one.path} holds vectors of texts. Delete it, and "
+            "run what made it again: `featcache head text` for prompts."
+        )
     if one.spec.derived is not None:
         raise OptionError(
             f"Only what a network gave can be embedded again; {one.path} is derived by "

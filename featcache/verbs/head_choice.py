@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast, get_args
 from featcache.errors import OptionError, StoreError
 from featcache.head_store import HeadEntry, HeadKind, HeadStore, StoredHead, read_head
 from featcache.store.cache import Cache
+from featcache.verbs import zero_shot
 
 if TYPE_CHECKING:
     from featcache.spec import BackboneIdentity, ExtractionSpec
@@ -23,6 +24,10 @@ def at_the_heads_tap(wanted: Wanted, cache: Cache) -> Wanted:
     kind = _kind(wanted)
     if wanted.tap is not None or wanted.key is not None or kind is None:
         return wanted
+    if kind == "text" and zero_shot.has_text_tower(wanted.backbone):
+        from featcache.backbones.text import IMAGE_TAP
+
+        return replace(wanted, tap=IMAGE_TAP)
     entries = HeadStore(cache.root).entries(backbone=wanted.backbone)
     if kind in KINDS or kind == "any":
         entries = [one for one in entries if kind in (one.kind, "any")]
@@ -32,15 +37,20 @@ def at_the_heads_tap(wanted: Wanted, cache: Cache) -> Wanted:
     return replace(wanted, tap=taps.pop()) if len(taps) == 1 else wanted
 
 
-def choose_head(wanted: Wanted, test: Readable, cache: Cache) -> StoredHead | None:
+def choose_head(
+    wanted: Wanted, test: Readable, cache: Cache, *, device: str = "auto"
+) -> StoredHead | None:
     """Return the head that was asked for, or the only one a task can mean; None if it needs none.
 
-    Of several that fit, those that know all classes of the test set are preferred.
+    Of several that fit, those that know all classes of the test set are preferred. A text head is
+    that of the dataset's own prompts, then the only one of a user's prompts; if neither is there,
+    the first is made.
 
     Raises:
         OptionError: If the head reads other features, or another kind is needed, if several fit,
             or if a task takes none.
         StoreError: If there is none; the message gives the command that makes one.
+        FeatcacheError: As `embed_texts`, if a text head is made.
     """
     if (kind := _kind(wanted)) is None:
         return None
@@ -50,6 +60,11 @@ def choose_head(wanted: Wanted, test: Readable, cache: Cache) -> StoredHead | No
     entries = [one for one in store.entries() if kind in (one.kind, "any")]
     entries = list({one.key: one for one in entries}.values())
     fitting = [one for one in entries if _reads(one.backbone, one.tap, test.spec)]
+    if kind == "text" and zero_shot.has_text_tower(wanted.backbone):
+        prompts = zero_shot.own_prompts(test)
+        fitting = zero_shot.meant(fitting, prompts)
+        if not fitting and zero_shot.can_be_made(test.spec):
+            return zero_shot.make(prompts, test.spec, cache, device)
     if not fitting:
         raise StoreError(_missing(wanted, kind, test.spec, entries))
     if len(fitting) > 1:
@@ -128,6 +143,7 @@ def _missing(wanted: Wanted, kind: str, spec: ExtractionSpec, entries: Sequence[
         f"There must be a {what} for tap {spec.tap!r} of {spec.backbone.name!r} (weights "
         f"{spec.backbone.weights[:12]!r}); {got}. Make one with:\n  "
         f"{head_command(cast('HeadKind', 'native' if kind == 'any' else kind), wanted)}"
+        f"{' --checkpoint FILE' if 'renamer' in spec.backbone.options else ''}"
     )
 
 

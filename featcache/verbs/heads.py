@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,12 @@ from featcache.store.files import disk_errors
 from featcache.verbs.extract import BackboneRequest
 
 if TYPE_CHECKING:
+    from featcache.datasets.prompts import Prompts
     from featcache.result_store import FittedHead, Question
-    from featcache.spec import ExtractionSpec
+    from featcache.spec import BackboneIdentity, ExtractionSpec
 
-DEFAULT_TEMPLATES = "photo"
+PROMPT_LIST = "prompt_list"
+"""What a text head's origin says if its prompts are those that its dataset has by itself."""
 
 
 def native_head(backbone: str | BackboneRequest, *, cache: Path | str | None = None) -> StoredHead:
@@ -46,18 +49,22 @@ def text_head(
     *,
     dataset: str | None = None,
     classes: Path | str | None = None,
-    templates: str | Sequence[str] = DEFAULT_TEMPLATES,
+    templates: str | Sequence[str] | None = None,
+    device: str = "auto",
     cache: Path | str | None = None,
 ) -> StoredHead:
     """Run class names through the text tower of a model, and keep them as a head.
+
+    The vectors of the prompts are kept, too, as a feature set of the dataset `prompts`.
 
     Args:
         backbone: An open_clip name, or a request with a checkpoint.
         dataset: Dataset whose class names are read from a cached set.
         classes: Instead of a dataset, a file with a class per line; what follows a tab stands in
             the prompts instead of the name.
-        templates: Prompts with `{}` for the class, or the name of a built-in list: 'photo' is one
-            plain prompt, 'openai7' seven.
+        templates: Prompts with `{}` for the class, or the name of a list; None: those published
+            for the dataset, 'photo' (one plain prompt) where there are none.
+        device: 'auto', 'cpu' or 'cuda'.
         cache: Root of the cache.
 
     Returns:
@@ -69,8 +76,8 @@ def text_head(
         BackboneError: If the backbone has no text tower.
         FeatcacheError: As `load_backbone`.
     """
-    from featcache.backbones.factory import backbone_request
-    from featcache.backbones.text import text_head as build
+    from featcache.datasets.catalog import dataset_name
+    from featcache.datasets.prompts import prompts_for
 
     if (dataset is None) == (classes is None):
         got = "neither" if dataset is None else "both"
@@ -81,24 +88,52 @@ def text_head(
     one = BackboneRequest(name=backbone) if isinstance(backbone, str) else backbone
     store = Cache(cache)
     if dataset is not None:
-        names = class_names(store, dataset, one.name)
-        prompt_names = names
+        own = prompts_for(dataset_name(dataset), class_names(store, dataset, one.name))
+        prompts = own if templates is None else _with_templates(own, templates)
     else:
-        names, prompt_names = _read_classes(Path(str(classes)))
-    request = backbone_request(one.name, checkpoint=one.checkpoint, renamer=one.renamer)
-    chosen = _builtin(templates) if isinstance(templates, str) else tuple(templates)
-    head = build(request, names, chosen, prompt_names=prompt_names)
-    return HeadStore(store.root).save(head)
+        prompts = _of_file(Path(str(classes)), templates)
+    is_own = dataset is not None and templates is None
+    return keep_text_head(store, one, prompts, is_own=is_own, device=device)
 
 
-def chosen_templates(given: Sequence[str], named: str | None) -> str | Sequence[str]:
-    """Return templates given one by one, those of a file, or the name of a built-in list.
+def keep_text_head(
+    cache: Cache,
+    backbone: BackboneRequest,
+    prompts: Prompts,
+    *,
+    is_own: bool,
+    images: BackboneIdentity | None = None,
+    device: str = "auto",
+) -> StoredHead:
+    """Embed prompts unless they are cached, and keep the classifier that they are.
+
+    Args:
+        cache: Where both are kept.
+        backbone: An open_clip model.
+        prompts: Of all classes.
+        is_own: Whether these are the prompts that their dataset has by itself.
+        images: The image tower that the head is for, see `embed_texts`.
+        device: 'auto', 'cpu' or 'cuda'.
+
+    Raises:
+        FeatcacheError: As `embed_texts`.
+    """
+    from featcache.backbones.text_head import text_head as build
+    from featcache.verbs.texts import embed_texts
+
+    texts = embed_texts(backbone, prompts.texts(), images=images, cache=cache.root, device=device)
+    listed = {PROMPT_LIST: prompts.list_name} if is_own else {}
+    return HeadStore(cache.root).save(build(texts, prompts.origin() | listed))
+
+
+def chosen_templates(given: Sequence[str], named: str | None) -> str | Sequence[str] | None:
+    """Return templates given one by one, those of a file, or the name of a list; None for none.
 
     Raises:
         OptionError: If they are given in two ways, or if the file holds none.
     """
     if named is None:
-        return tuple(given) or DEFAULT_TEMPLATES
+        return tuple(given) or None
     if given:
         raise OptionError("Templates come one by one or from a list; got both. Leave one out.")
     path = Path(named)
@@ -116,6 +151,7 @@ def keep_fitted(
         question: What was asked: protocol with options, sets with digests, seed.
         spec: Of the features it reads, as the network gave them.
     """
+    absent = {"absent": list(fitted.absent)} if fitted.absent else {}
     head = StoredHead(
         kind="probe",
         weights=fitted.weights,
@@ -124,7 +160,7 @@ def keep_fitted(
         backbone=spec.backbone,
         tap=spec.tap,
         is_unit_norm=fitted.is_unit_norm,
-        origin={"result": question.id, **question.to_json()},
+        origin={"result": question.id, **question.to_json(), **absent},
     )
     return HeadStore(cache.root).save(head)
 
@@ -174,19 +210,25 @@ def read_lines(path: Path) -> list[str]:
     return found
 
 
-def _read_classes(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return class names, and what stands for each in a prompt."""
+def _of_file(path: Path, templates: str | Sequence[str] | None) -> Prompts:
+    """Return prompts for the classes of a file: a name in each line, or name, tab, prompt name."""
+    from featcache.datasets.prompts import FALLBACK, Prompts, templates_of
+
     pairs = [line.partition("\t") for line in read_lines(path)]
-    names = tuple(name.strip() for name, _, _ in pairs)
-    return names, tuple(text.strip() or name.strip() for name, _, text in pairs)
+    classes = tuple(name.strip() for name, _, _ in pairs)
+    plain = Prompts(
+        list_name=FALLBACK,
+        class_names=classes,
+        names=tuple(text.strip() or name.strip() for name, _, text in pairs),
+        templates=templates_of(FALLBACK),
+    )
+    return plain if templates is None else _with_templates(plain, templates)
 
 
-def _builtin(name: str) -> tuple[str, ...]:
-    from featcache.backbones.text import TEMPLATES
+def _with_templates(prompts: Prompts, templates: str | Sequence[str]) -> Prompts:
+    """Return the same classes in the templates of a list, or in templates that were given."""
+    from featcache.datasets.prompts import GIVEN, templates_of
 
-    if name not in TEMPLATES:
-        raise OptionError(
-            f"Templates must be a file with one per line, or one of the lists "
-            f"{', '.join(TEMPLATES)}; got {name!r}. Correct the name."
-        )
-    return TEMPLATES[name]
+    if isinstance(templates, str):
+        return replace(prompts, list_name=templates, templates=templates_of(templates))
+    return replace(prompts, list_name=GIVEN, templates=tuple(templates))

@@ -68,7 +68,7 @@ def probe(
         ood_datasets: Datasets to tell from `dataset`; only for 'ood'.
         head: Key (prefix) of a stored classifier to start from, or its kind ('native', 'probe' or
             'text') if there is one of that kind for these features. A task that needs one takes
-            the only one there is.
+            the only one there is; one of the dataset's class names is made if it is missing.
         seed: Seed of everything random in the probe.
         device: 'auto', 'cpu' or 'cuda'.
         cache: Root of the cache.
@@ -129,7 +129,8 @@ def _probe(wanted: Wanted, cache: Cache, sources: Sources, device: str) -> tuple
     wanted = at_the_heads_tap(wanted, cache)
     finder = Finder(wanted, cache, sources)
     sets = finder.find()
-    asked = _Asked(wanted=wanted, sets=sets, head=choose_head(wanted, sets["test"], cache))
+    head = choose_head(wanted, sets["test"], cache, device=device)
+    asked = _Asked(wanted=wanted, sets=sets, head=head)
     if stored := ResultStore(cache.root).find(_question(asked)):
         return stored, True
     baseline = _baseline(wanted, cache, finder.extracted, device) if wanted.is_derived else None

@@ -45,11 +45,13 @@ class LinearHead:
 
     def kept(self, class_names: Sequence[str]) -> FittedHead:
         """Return what is stored of a head whose classes are indices into `class_names`."""
+        seen = set(self.classes.tolist())
         return FittedHead(
             weights=self.weights,
             bias=self.bias,
             class_names=tuple(class_names[c] for c in self.classes),
             is_unit_norm=self.is_unit_norm,
+            absent=tuple(name for c, name in enumerate(class_names) if c not in seen),
         )
 
     def logits(self, features: Features) -> NDArray[np.float64]:

@@ -126,7 +126,7 @@ def _largest(scores: torch.Tensor, k: int) -> torch.Tensor:
     n_groups = scores.shape[1] // _GROUP
     if n_groups <= 4 * k:
         return scores.topk(k, dim=1).values
-    whole = scores[:, : n_groups * _GROUP].unflatten(1, (n_groups, _GROUP))  # (B, G, 32)
+    whole = scores[:, : n_groups * _GROUP].reshape(len(scores), n_groups, _GROUP)  # (B, G, 32)
     chosen = whole.amax(dim=2).topk(k, dim=1, sorted=False).indices  # (B, k)
     inside = whole.gather(1, chosen[:, :, None].expand(-1, -1, _GROUP)).flatten(1)
     rest = scores[:, n_groups * _GROUP :]

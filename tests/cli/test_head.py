@@ -50,7 +50,8 @@ def test_a_text_head_is_made_and_probed(run, tmp_path):
         )
         assert made["origin"]["templates"] == ["the digit {}.", "a {}"]
         asked = ("probe", "--task", "head", "--backbone", name, "--dataset", "digits-40")
-        assert "--head KEY" in run(*asked, "--head", "text", code=2).stderr
+        own = json.loads(run(*asked, "--head", "text", "--json").stdout)
+        assert own["inputs"]["head"]["key"] != made["key"]
         result = json.loads(run(*asked, "--head", made["key"][:12], "--json").stdout)
         assert result["inputs"]["head"]["key"] == made["key"]
         assert {"top1", "top5", "top1_unmasked", "mean_per_class"} <= result["metrics"].keys()

@@ -5,15 +5,10 @@ import pytest
 
 from featcache.datasets.catalog import open_dataset
 from featcache.errors import DatasetError
+from tests.datasets.miniatures import cifar_rows
 from tests.datasets.pictures import noise
 
 ROWS = 3
-
-
-def records(labels, pixels):
-    """Bytes of labels, then the red, the green and the blue plane, each row by row."""
-    rows = zip(labels, pixels, strict=True)
-    return b"".join(bytes(row) + image.transpose(2, 0, 1).tobytes() for row, image in rows)
 
 
 def cifar10(root):
@@ -21,7 +16,7 @@ def cifar10(root):
     for number in range(6):
         part = pixels[number * ROWS : (number + 1) * ROWS]
         name = f"data_batch_{number + 1}.bin" if number < 5 else "test_batch.bin"
-        (root / name).write_bytes(records([[number], [9], [0]], part))
+        (root / name).write_bytes(cifar_rows([[number], [9], [0]], part))
     (root / "batches.meta.txt").write_text(
         "airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n\n"
     )
@@ -42,7 +37,7 @@ def test_cifar10_is_five_batches_and_a_test_batch(tmp_path):
 
 def test_the_fine_label_of_cifar100_is_the_second_byte(tmp_path):
     pixels = noise(2, 32, 32, 3)
-    (tmp_path / "train.bin").write_bytes(records([[19, 99], [0, 4]], pixels))
+    (tmp_path / "train.bin").write_bytes(cifar_rows([[19, 99], [0, 4]], pixels))
     (tmp_path / "coarse_label_names.txt").write_text("".join(f"coarse {i}\n" for i in range(20)))
     (tmp_path / "fine_label_names.txt").write_text("".join(f"fine {i}\n" for i in range(100)))
     split = open_dataset(f"cifar100@{tmp_path}?part").load("train")
@@ -62,7 +57,7 @@ def test_half_a_file_is_refused(tmp_path):
 
 def test_the_files_of_cifar100_are_not_those_of_cifar10(tmp_path):
     cifar10(tmp_path)
-    (tmp_path / "test_batch.bin").write_bytes(records([[10]], noise(1, 32, 32, 3)))
+    (tmp_path / "test_batch.bin").write_bytes(cifar_rows([[10]], noise(1, 32, 32, 3)))
     with pytest.raises(DatasetError, match="a label is 10, with 10 classes"):
         open_dataset(f"cifar10@{tmp_path}?part").load("test")
     with pytest.raises(DatasetError, match=r"there is no 'train.bin'.*cifar-100-binary.tar.gz"):

@@ -6,12 +6,7 @@ import pytest
 
 from featcache.datasets.catalog import open_dataset
 from featcache.errors import DatasetError
-from tests.datasets.pictures import write
-
-
-def picture(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path.with_name("written.png")).rename(path)
+from tests.datasets.miniatures import coco_table, picture
 
 
 def inat2021(root, part):
@@ -30,22 +25,7 @@ def inat2021(root, part):
         f"{part}/00002_Animalia_Apis/b.jpg",
         f"{part}/00000_Animalia_Lumbricus_terrestris/a.jpg",
     ]
-    images = [
-        {"id": 11 - row, "width": 500, "height": 375, "file_name": file, "license": 0}
-        for row, file in enumerate(files)
-    ]
-    annotations = [
-        {"id": 0, "image_id": 10, "category_id": 0},
-        {"id": 1, "image_id": 11, "category_id": 2},
-    ]
-    table = {
-        "info": {"year": 2021},
-        "images": images,
-        "categories": categories,
-        "annotations": annotations,
-        "licenses": [],
-    }
-    (root / f"{part}.json").write_text(json.dumps(table))
+    coco_table(root / f"{part}.json", dict(zip(files, (2, 0), strict=True)), categories)
     for file in files:
         picture(root / file)
 

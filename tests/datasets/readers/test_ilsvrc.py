@@ -2,57 +2,29 @@
 
 import csv
 
-import numpy as np
 import pytest
-from scipy.io import savemat
 
 from featcache.datasets.catalog import open_dataset
 from featcache.datasets.imagenet import imagenet_wnids
 from featcache.datasets.memo import FileDigestMemo
 from featcache.errors import DatasetError
-from tests.datasets.pictures import write
+from tests.datasets.miniatures import ilsvrc_devkit, picture
 
 TENCH, GOLDFISH, TOILET_TISSUE = "n01440764", "n01443537", "n15075141"
 TRUTH = {1: GOLDFISH, 2: TOILET_TISSUE, 3: TENCH}
+NUMBERS = {TENCH: 449, GOLDFISH: 450, TOILET_TISSUE: 1000}
+"""The devkit's numbers of the classes."""
 NAMES = tuple(f"ILSVRC2012_val_{number:08d}.JPEG" for number in TRUTH)
 
 
 def val_in_folders(root):
     for number, wnid in TRUTH.items():
-        write_jpeg(root / "val" / wnid / f"ILSVRC2012_val_{number:08d}.JPEG", number)
+        picture(root / "val" / wnid / f"ILSVRC2012_val_{number:08d}.JPEG", number)
 
 
 def val_flat(root, val="val"):
     for number in TRUTH:
-        write_jpeg(root / val / f"ILSVRC2012_val_{number:08d}.JPEG", number)
-
-
-def write_jpeg(path, seed):
-    write(path.with_suffix(".png"), seed).rename(path)
-
-
-def devkit(root):
-    """Numbers of the classes as the devkit has them, and a synset above them, with children."""
-    kind = [
-        ("ILSVRC2012_ID", "O"),
-        ("WNID", "O"),
-        ("words", "O"),
-        ("gloss", "O"),
-        ("num_children", "O"),
-        ("children", "O"),
-        ("wordnet_height", "O"),
-        ("num_train_images", "O"),
-    ]
-    rows = [
-        (449, TENCH, "tench, Tinca tinca", "freshwater fish", 0, [], 0, 1300),
-        (450, GOLDFISH, "goldfish, Carassius auratus", "small fish", 0, [], 0, 1300),
-        (1000, TOILET_TISSUE, "toilet tissue", "a soft thin paper", 0, [], 0, 1300),
-        (1001, "n00004475", "organism, being", "a living thing", 2, [449, 450], 12, 0),
-    ]
-    folder = root / "ILSVRC2012_devkit_t12" / "data"
-    folder.mkdir(parents=True)
-    savemat(folder / "meta.mat", {"synsets": np.array(rows, dtype=kind).reshape(-1, 1)})
-    (folder / "ILSVRC2012_validation_ground_truth.txt").write_text("450\n1000\n449\n")
+        picture(root / val / f"ILSVRC2012_val_{number:08d}.JPEG", number)
 
 
 def kaggle_table(root):
@@ -66,7 +38,7 @@ def kaggle_table(root):
 
 def both_flat(root):
     val_flat(root)
-    devkit(root)
+    ilsvrc_devkit(root, NUMBERS, list(TRUTH.values()))
 
 
 def kaggle(root):
@@ -90,7 +62,7 @@ def test_val_has_one_identity_in_every_layout(tmp_path, layout):
 @pytest.mark.parametrize("folder", ["train", "ILSVRC/Data/CLS-LOC/train"])
 def test_train_lies_in_folders_of_classes(tmp_path, folder):
     for wnid, number in ((TOILET_TISSUE, 3), (TENCH, 18), (TENCH, 10026)):
-        write_jpeg(tmp_path / folder / wnid / f"{wnid}_{number}.JPEG", number)
+        picture(tmp_path / folder / wnid / f"{wnid}_{number}.JPEG", number)
     split = open_dataset(f"imagenet@{tmp_path}?part").load("train")
     assert split.ids == (
         f"{TENCH}/{TENCH}_10026.JPEG",
@@ -103,8 +75,8 @@ def test_train_lies_in_folders_of_classes(tmp_path, folder):
 @pytest.mark.parametrize("place", [".", "imagenet_subsets"])
 def test_the_subset_of_simclr_is_what_its_list_names(tmp_path, place):
     for number in range(4):
-        write_jpeg(tmp_path / "train" / GOLDFISH / f"{GOLDFISH}_{number}.JPEG", number)
-    write_jpeg(tmp_path / "train" / TENCH / f"{TENCH}_7.JPEG", 7)
+        picture(tmp_path / "train" / GOLDFISH / f"{GOLDFISH}_{number}.JPEG", number)
+    picture(tmp_path / "train" / TENCH / f"{TENCH}_7.JPEG", 7)
     (tmp_path / place).mkdir(exist_ok=True)
     (tmp_path / place / "1percent.txt").write_text(
         f"{GOLDFISH}_2.JPEG\n{TENCH}_7.JPEG\n{GOLDFISH}_0.JPEG\n"
@@ -120,7 +92,7 @@ def test_the_subset_of_simclr_is_what_its_list_names(tmp_path, place):
 
 
 def test_a_subset_without_its_list_says_where_to_get_it(tmp_path):
-    write_jpeg(tmp_path / "train" / TENCH / f"{TENCH}_7.JPEG", 7)
+    picture(tmp_path / "train" / TENCH / f"{TENCH}_7.JPEG", 7)
     with pytest.raises(DatasetError, match=r"there is no '10percent.txt'.*simclr"):
         open_dataset(f"imagenet-10pct@{tmp_path}?part").load("train")
 
@@ -142,7 +114,7 @@ def test_flat_images_without_ground_truth_are_refused(tmp_path):
     ):
         open_dataset(f"imagenet@{tmp_path}?part").load("val")
     kaggle_table(tmp_path)
-    write_jpeg(tmp_path / "val" / "ILSVRC2012_val_00000004.JPEG", 4)
+    picture(tmp_path / "val" / "ILSVRC2012_val_00000004.JPEG", 4)
     with pytest.raises(
         DatasetError, match="'ILSVRC2012_val_00000004.JPEG' has no class in the gro"
     ):
@@ -150,6 +122,6 @@ def test_flat_images_without_ground_truth_are_refused(tmp_path):
 
 
 def test_a_folder_that_is_no_class_is_refused(tmp_path):
-    write_jpeg(tmp_path / "train" / "n00000001" / "n00000001_1.JPEG", 1)
+    picture(tmp_path / "train" / "n00000001" / "n00000001_1.JPEG", 1)
     with pytest.raises(DatasetError, match="'n00000001' is no class of ImageNet"):
         open_dataset(f"imagenet@{tmp_path}?part").load("train")

@@ -5,17 +5,7 @@ import pytest
 from featcache.datasets.catalog import open_dataset
 from featcache.datasets.named import named
 from featcache.errors import DatasetError
-from tests.datasets.pictures import write
-
-
-def picture(path, seed=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path.with_name("written.png"), seed).rename(path)
-
-
-def text(path, *lines):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines))
+from tests.datasets.miniatures import picture, text
 
 
 def test_textures_are_their_folders_in_the_first_partition(tmp_path):

@@ -1,25 +1,16 @@
 """Flowers-102 and Stanford Cars: MATLAB's tables with the published variables."""
 
-import numpy as np
 import pytest
 from scipy.io import savemat
 
 from featcache.datasets.catalog import open_dataset
 from featcache.errors import DatasetError
-from tests.datasets.pictures import write
-
-
-def picture(path, seed=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path.with_name("written.png"), seed).rename(path)
+from tests.datasets.miniatures import cars_tables, flowers_tables, picture
 
 
 def flowers(root):
-    """Nine images; each table is one row of numbers from 1, as the published ones are."""
-    labels = np.array([[77, 1, 1, 102, 77, 1, 102, 102, 77]], np.uint8)
-    savemat(root / "imagelabels.mat", {"labels": labels})
-    parts = {"trnid": [[4, 2]], "valid": [[9]], "tstid": [[1, 3, 5, 6, 7, 8]]}
-    savemat(root / "setid.mat", {name: np.array(rows, np.uint16) for name, rows in parts.items()})
+    parts = {"trnid": [4, 2], "valid": [9], "tstid": [1, 3, 5, 6, 7, 8]}
+    flowers_tables(root, [77, 1, 1, 102, 77, 1, 102, 102, 77], parts)
     for number in range(1, 10):
         picture(root / "jpg" / f"image_{number:05d}.jpg", number)
 
@@ -42,18 +33,9 @@ def test_flowers_are_numbered_from_one(tmp_path):
 
 
 def cars(root):
-    (root / "devkit").mkdir(parents=True)
-    names = np.array(["AM General Hummer SUV 2000", "Ram C/V Cargo Van Minivan 2012"], dtype=object)
-    savemat(root / "devkit/cars_meta.mat", {"class_names": names.reshape(1, -1)})
-    boxes = [(f"bbox_{edge}", "O") for edge in ("x1", "y1", "x2", "y2")]
-    labelled = np.dtype([*boxes, ("class", "O"), ("fname", "O")])
-    plain = np.dtype([*boxes, ("fname", "O")])
-    train = np.array([(39, 116, 569, 375, 2, "00001.jpg"), (36, 1, 8, 9, 1, "00002.jpg")], labelled)
-    test = np.array([(30, 52, 246, 147, 2, "00001.jpg")], labelled)
-    savemat(root / "devkit/cars_train_annos.mat", {"annotations": train.reshape(1, -1)})
-    savemat(root / "cars_test_annos_withlabels.mat", {"annotations": test.reshape(1, -1)})
-    unknown = np.array([(30, 52, 246, 147, "00001.jpg")], plain)
-    savemat(root / "devkit/cars_test_annos.mat", {"annotations": unknown.reshape(1, -1)})
+    train = [(39, 116, 569, 375, 2, "00001.jpg"), (36, 1, 8, 9, 1, "00002.jpg")]
+    names = ["AM General Hummer SUV 2000", "Ram C/V Cargo Van Minivan 2012"]
+    cars_tables(root, names, train, [(30, 52, 246, 147, 2, "00001.jpg")])
     for name in ("cars_train/00001", "cars_train/00002", "cars_test/00001"):
         picture(root / f"{name}.jpg")
 

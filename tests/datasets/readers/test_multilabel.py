@@ -7,15 +7,9 @@ from featcache.datasets.catalog import open_dataset
 from featcache.errors import DatasetError
 from featcache.probes.linear.multilabel import targets_of
 from featcache.store.table import Table
-from tests.datasets.pictures import write
+from tests.datasets.miniatures import chexpert_table, picture
 
 FINDINGS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-COLUMNS = (
-    *("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", "No Finding"),
-    *("Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema"),
-    *("Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion"),
-    *("Pleural Other", "Fracture", "Support Devices"),
-)
 
 
 def members(split):
@@ -27,23 +21,9 @@ def members(split):
 
 
 def chexpert(root, table, rows):
-    """Rows are (path, view, finding to value as it is written)."""
-    lines = [",".join(COLUMNS)]
-    for path, view, values in rows:
-        given = {
-            "Path": f"CheXpert-v1.0-small/{path}",
-            "Sex": "Female",
-            "Age": "68",
-            "Frontal/Lateral": view,
-            "AP/PA": "AP" if view == "Frontal" else "",
-            "Support Devices": "1.0",
-            **values,
-        }
-        lines.append(",".join(given.get(name, "") for name in COLUMNS))
-        file = root / path
-        file.parent.mkdir(parents=True)
-        write(file.with_suffix(".png")).rename(file)
-    (root / table).write_text("\n".join(lines) + "\n")
+    chexpert_table(root / table, rows)
+    for path, *_ in rows:
+        picture(root / path)
 
 
 @pytest.fixture
@@ -124,9 +104,7 @@ def annotation(root, name, *objects):
         f"<annotation><folder>VOC2007</folder><filename>{name}.jpg</filename><size>"
         f"<width>500</width><height>375</height><depth>3</depth></size>{parts}</annotation>"
     )
-    image = root / "JPEGImages" / f"{name}.jpg"
-    image.parent.mkdir(exist_ok=True)
-    write(image.with_suffix(".png")).rename(image)
+    picture(root / "JPEGImages" / f"{name}.jpg")
 
 
 def images_of_objects(root):

@@ -7,6 +7,7 @@ from scipy.io import savemat
 import featcache
 from featcache.datasets.catalog import open_dataset
 from featcache.errors import DatasetError
+from tests.datasets.miniatures import gldv2_tables
 from tests.datasets.pictures import write
 
 
@@ -127,11 +128,8 @@ def landmarks(tmp_path):
         write(tmp_path / "index" / name[0] / name[1] / name[2] / f"{name}.jpg", seed)
     for seed, name in enumerate(("b00", "c00", "d00")):
         write(tmp_path / "test" / name[0] / name[1] / name[2] / f"{name}.jpg", seed)
-    (tmp_path / "index.csv").write_text("id\n" + "\n".join(index) + "\n")
-    (tmp_path / "retrieval_solution_v2.1.csv").write_text(
-        f"id,images,Usage\nb00,None,Ignored\nc00,{index[0]} {index[2]},Public\n"
-        f"d00,{index[1]},Private\n"
-    )
+    answers = {"b00": [], "c00": [index[0], index[2]], "d00": [index[1]]}
+    gldv2_tables(tmp_path, index, answers)
     return tmp_path
 
 

@@ -171,3 +171,32 @@ def test_a_zero_row_is_refused_by_a_head_on_unit_rows():
 def test_the_details_name_the_head():
     stored = head()
     assert run(stored, table()).details["head"]["key"] == stored.key
+
+
+def test_rows_of_a_class_that_had_no_train_row_are_wrong():
+    """The head knows the class by name, and that it never saw it."""
+    test = table()
+    seen = [c for c in range(20) if c not in (2, 19)]
+    whole = head()
+    part = head(
+        weights=whole.weights[:, seen],
+        bias=whole.bias[seen],
+        class_names=tuple(NAMES[c] for c in seen),
+        origin={"absent": [NAMES[2], NAMES[19], "another"]},
+    )
+    outcome = run(part, test)
+    inside = np.isin(test.labels, [0, 2, 3, 5, 6])
+    known = dataclasses.replace(
+        test,
+        features=test.features[inside],
+        labels=np.unique(test.labels[inside], return_inverse=True)[1],
+        ids=test.ids[inside],
+        class_names=tuple(test.class_names[c] for c in (0, 2, 3, 5, 6)),
+    )
+    right = brute_force(part, known)
+    assert outcome.metrics["top1"] == pytest.approx(right[0] * inside.mean(), abs=1e-12)
+    assert outcome.metrics["top1_unmasked"] == pytest.approx(right[1] * inside.mean(), abs=1e-12)
+    assert outcome.details["rows_of_classes_without_train_rows"] == (~inside).sum()
+    assert not np.isin(outcome.predictions["prediction"], [1, 4]).any()
+    with pytest.raises(ShapeError, match="2 of 7 are not: 'n02', 'n19'"):
+        run(dataclasses.replace(part, origin={}), test)
