@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 
 import numpy as np
@@ -9,6 +10,7 @@ from timm.data import create_transform, resolve_data_config
 from torchvision import transforms as reference
 from torchvision.transforms import InterpolationMode
 
+from featcache.backbones.open_clip_source import native_transform as open_clip_transform
 from featcache.backbones.timm_config import native_transform
 from featcache.backbones.transforms import PilTransform, normalise, with_overrides
 from featcache.errors import BackboneError, OptionError, ShapeError
@@ -74,6 +76,23 @@ def test_native_transforms_equal_timms_own(name):
     transform = PilTransform(native_transform(name, config))
     for size in SIZES[:4]:
         assert torch.equal(transform(image(*size)), expected(image(*size))), size
+
+
+@pytest.mark.parametrize("box", [(451, 299), (299, 419), (97, 131), (640, 83), (17, 301)])
+def test_crops_of_a_photograph_are_prepared_as_by_timm_and_open_clip(box):
+    library = pytest.importorskip("open_clip.transform")
+    photograph = Image.fromarray(pytest.importorskip("skimage.data").rocket())  # 640 x 427
+    picture = photograph.crop((0, 0, *box))
+    config = timm.get_pretrained_cfg("vit_small_patch16_224.augreg_in21k").to_dict()
+    by_timm = create_transform(**resolve_data_config(pretrained_cfg=config))
+    pairs = [(native_transform("it", config), by_timm)]
+    for mode in ("shortest", "squash"):
+        cfg = library.PreprocessCfg(size=224, resize_mode=mode, interpolation="bilinear")
+        theirs = library.image_transform_v2(cfg, is_train=False)
+        pairs.append((open_clip_transform("it", dataclasses.asdict(cfg)), theirs))
+    for spec, theirs in pairs:
+        ours = normalise(PilTransform(spec)(picture)[None], spec.mean, spec.std)[0]
+        assert torch.equal(ours, theirs(picture)), spec
 
 
 def test_some_native_transform_squashes():
