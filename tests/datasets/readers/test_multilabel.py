@@ -138,7 +138,7 @@ def test_objects_marked_as_difficult_do_not_count(voc):
 
 def test_an_annotation_that_is_cut_off_is_refused(voc):
     (voc / "Annotations" / "000007.xml").write_text("<annotation><object>")
-    with pytest.raises(DatasetError, match="'000007.xml' is no XML"):
+    with pytest.raises(DatasetError, match="'000007.xml' is no XML of objects"):
         open_dataset(f"voc2007@{voc}?part").load("train")
 
 
