@@ -24,7 +24,7 @@ IMAGENET = "imagenet"
 GIVEN = "given"
 """Stands for a list in the place of templates that a user gave."""
 
-_PART = re.compile(r"-\d+$")
+_PART = re.compile(r"(-part)?(-\d+)?$")
 _NUMBER = re.compile(r"^\d+\.")
 
 

@@ -62,6 +62,7 @@ def test_every_dataset_meant_for_zero_shot_has_a_list_or_is_known_to_have_none()
     [
         ("cifar10", "automobile", "a photo of a automobile."),
         ("cifar100-500", "aquarium_fish", "a photo of a aquarium fish."),
+        ("dtd-part-64", "braided", "a photo of a braided texture."),
         ("sun397", "apartment_building/outdoor", "a photo of a apartment building outdoor."),
         ("fgvc-aircraft", "F-16A/B", "a photo of a F-16A/B, a type of aircraft."),
         ("oxford-pets", "american_bulldog", "a photo of a american bulldog, a type of pet."),
