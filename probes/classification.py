@@ -126,7 +126,7 @@ def classification(
             "top1": wilson_interval(right, len(test)),
             "mean_per_class": balanced_interval(test.labels, is_right, np.random.default_rng(seed)),
         },
-        details={**details, "calibration": about},
+        details={**details, **_one_class(test, details), "calibration": about},
     )
 
 
@@ -158,8 +158,18 @@ def decisions(
             "top1": wilson_interval(int(is_right.sum()), len(test)),
             "mean_per_class": balanced_interval(test.labels, is_right, np.random.default_rng(seed)),
         },
-        details=details,
+        details={**details, **_one_class(test, details)},
     )
+
+
+def _one_class(test: Table, details: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the warnings again, with one more where the test rows have one class only."""
+    classes = np.unique(test.labels)
+    if len(classes) != 1:
+        return {}
+    said = f"all {len(test)} test rows have the class {test.class_names[classes[0]]!r}; a score "
+    said += "says nothing of how well classes are told apart"
+    return {"warnings": [*details.get("warnings", []), said]}
 
 
 def _check_labels(test: Table) -> None:

@@ -96,9 +96,15 @@ def test_the_order_of_rows_changes_nothing(scored):
 def test_a_single_class_is_certain(make_table):
     test = replace(make_table(20, n_classes=1), class_names=("only",))
     found = Distribution.of_logits(np.array([0]), np.zeros((20, 1)))
-    outcome = classification(test, found, details={}, seed=0)
+    outcome = classification(test, found, details={"warnings": ["first"]}, seed=0)
     assert outcome.metrics["top1"] == 1
     assert outcome.metrics["nll"] == outcome.metrics["ece15"] == 0
+    first, said = outcome.details["warnings"]
+    assert first == "first"
+    assert said.startswith("all 20 test rows have the class 'only'")
+    assert decisions(test, test.labels, np.ones(20), details={}, seed=0).details["warnings"] == [
+        said
+    ]
 
 
 def test_scores_without_a_distribution_have_accuracies_alone(make_table):
