@@ -72,10 +72,14 @@ def print_json(value: Any) -> None:  # noqa: ANN401
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table on stdout, folded to a terminal; in a pipe, or if long, as wide as needed."""
+    """Print a table on stdout, folded to a terminal or to `$COLUMNS`.
+
+    In a pipe without that variable, or if it is long, it is as wide as needed.
+    """
     filled = [[row[i] for row in rows if row[i]] for i in range(len(columns))]
     numeric = [bool(cells) and all(map(_is_number, cells)) for cells in filled]
-    is_folded = sys.stdout.isatty() and len(rows) <= LONG_TABLE
+    has_width = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    is_folded = has_width and len(rows) <= LONG_TABLE
     draw = _folded_table if is_folded else _wide_table
     lines = draw(columns, rows, numeric)
     typer.echo("\n".join([title, *(line.rstrip() for line in lines)]))

@@ -10,6 +10,7 @@ from featcache.store.cache import Cache
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("FEATCACHE_CACHE", str(tmp_path / "default-cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture

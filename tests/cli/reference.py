@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ |= {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "TERMINAL_WIDTH": "100"}
+os.environ |= {"NO_COLOR": "1", "TERM": "dumb", "TERMINAL_WIDTH": "100"}
 
 from typer.models import CommandInfo
 from typer.testing import CliRunner

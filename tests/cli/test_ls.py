@@ -34,3 +34,14 @@ def test_pretraining_data_is_shortened_in_the_table_alone():
     (row,) = json.loads(printed(name, "--json"))
     assert row["data"] == "ImageNet-21k, then ImageNet-1k"
     assert row["licence"] == "apache-2.0"
+
+
+@pytest.mark.parametrize("words", [("datasets", "--task", "retrieval"), ("suites",), ("tasks",)])
+def test_other_lists_are_folded_to_the_width_that_is_asked_for(words, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = CliRunner().invoke(app, ["ls", *words])
+    assert out.exit_code == 0, out.output
+    assert max(map(len, out.stdout.splitlines())) <= 80
+    monkeypatch.delenv("COLUMNS")
+    wide = CliRunner().invoke(app, ["ls", *words]).stdout.splitlines()
+    assert len(wide) < len(out.stdout.splitlines())  # in a pipe a row is a line
