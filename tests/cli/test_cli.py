@@ -90,9 +90,10 @@ def test_ls_of_a_pattern_lists_only_what_matches(run):
 
 def test_ls_lists_the_datasets_meant_for_a_task(run):
     rows = json.loads(run("ls", "datasets", "--task", "multilabel", "--json").stdout)
-    assert [row["name"] for row in rows] == ["chexpert", "chexpert-frontal", "voc2007"]
+    detected = ["coco2017", "voc2007", "voc2012-detection"]
+    assert [row["name"] for row in rows] == ["chexpert", "chexpert-frontal", *detected]
     only = json.loads(run("ls", "datasets", "voc*", "--task", "multilabel", "--json").stdout)
-    assert [row["name"] for row in only] == ["voc2007"]
+    assert [row["name"] for row in only] == ["voc2007", "voc2012-detection"]
     table = run("ls", "datasets", "caltech101").stdout
     assert "8,677" in table  # of both splits
 
