@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from featcache.datasets.dataset import Dataset
@@ -17,9 +18,10 @@ _SCHEMES = {
     "imagefolder": "Folders of images, one per class: imagefolder:DIR",
     "csv": "A table with the columns path, label, split, id: csv:FILE",
     "hf": "Hugging Face datasets or Parquet files: hf:REPO[@REVISION][#CONFIG], hf:PATH",
+    "wds": "Tar archives in the WebDataset format: wds:DIR, wds:shard-{000..009}.tar",
     "torchvision": "torchvision's datasets below $FEATCACHE_DATA: torchvision:CLASS[@ROOT]",
 }
-_MODULES = {"fashion-mnist": "fashion_mnist"}
+_MODULES = {"fashion-mnist": "fashion_mnist", "wds": "webdataset"}
 _SCHEME = re.compile(r"([A-Za-z][\w+.-]+):(.*)", re.DOTALL)
 _PATH_LIKE = re.compile(r"[/\\~]|^\.|^[A-Za-z]:")
 
@@ -32,16 +34,19 @@ DATASETS: Registry[Source] = Registry(
 def entries() -> dict[str, Entry]:
     """Return the built-in schemes and names, without importing what they need."""
     found = {
-        scheme: Entry(f"featcache.datasets.{scheme}:SOURCE", {"description": description})
+        scheme: Entry(_target(scheme), {"description": description})
         for scheme, description in _SCHEMES.items()
     }
     for name, facts in named().items():
         if "reader" in facts:
             found[name] = Entry("featcache.datasets.recorded:source_of", facts)
             continue
-        module = _MODULES.get(name, name.partition(":")[0])
-        found[name] = Entry(f"featcache.datasets.{module}:SOURCE", facts)
+        found[name] = Entry(_target(name.partition(":")[0]), facts)
     return found
+
+
+def _target(name: str) -> str:
+    return f"featcache.datasets.{_MODULES.get(name, name)}:SOURCE"
 
 
 def open_dataset(source: str) -> Dataset:
@@ -62,7 +67,7 @@ def open_dataset(source: str) -> Dataset:
     if name and name not in DATASETS and Path(base).is_dir():
         raise UnknownNameError(_path_message(base))
     dataset = _source(name, is_part).open(rest)
-    return dataset if rows is None else SubsetDataset(dataset, rows)
+    return dataset if rows is None else SubsetDataset(dataset, rows, lambda: _first(name, base))
 
 
 def dataset_name(source: str) -> str:
@@ -102,6 +107,13 @@ def _source(name: str, is_part: bool) -> Source:
             "Leave it out."
         )
     return DATASETS.load(name)
+
+
+def _first(name: str, source: str) -> Sequence[str]:
+    """Return the ids that a part of a gallery begins with, where queries have a ground truth."""
+    from featcache.datasets.ground_truth import FIELD, first_answers, ground_truth
+
+    return first_answers(ground_truth(source)) if FIELD in DATASETS.get(name).facts else ()
 
 
 def _parse(source: str) -> tuple[str, str]:

@@ -83,7 +83,7 @@ def _open(path: str | Path) -> IO[bytes]:
         found = os.stat(path)  # noqa: PTH116  a hot loop over str
         file = open(path, "rb") if stat.S_ISREG(found.st_mode) else None  # noqa: PTH123, SIM115
     except OSError as error:
-        raise UnreadableImageError(_disk_reason(error)) from error
+        raise UnreadableImageError(disk_reason(error)) from error
     except ValueError as error:
         raise UnreadableImageError("not a valid path") from error
     if file is None:
@@ -178,7 +178,7 @@ def _unidentified_reason(stream: IO[bytes]) -> str:
         stream.seek(0)
         start = stream.read(16)
     except OSError as error:
-        return _disk_reason(error)
+        return disk_reason(error)
     if start[4:12] in _HEIC:
         return "HEIC is not supported; convert to JPEG"
     is_known = start.startswith(_MAGIC) or start[8:12] == b"WEBP"
@@ -187,13 +187,13 @@ def _unidentified_reason(stream: IO[bytes]) -> str:
 
 def _decoder_reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
-        return _disk_reason(error)
+        return disk_reason(error)
     text = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
     cut = isinstance(error, EOFError) or "truncated" in text.lower()
     return f"{'truncated' if cut else 'broken'}: {text}"
 
 
-def _disk_reason(error: OSError) -> str:
+def disk_reason(error: OSError) -> str:
     """Return the reason of a lasting error; one that may pass must not become a row for ever.
 
     Raises:

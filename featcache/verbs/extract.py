@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from featcache.extraction.progress import Progress
     from featcache.probes.protocol import Protocol
 
-FILE_SCHEMES = ("imagefolder", "csv")
+FILE_SCHEMES = ("imagefolder", "csv", "wds")
 """Sources whose name in the cache says nothing of where they lie."""
 
 DIGESTS = "digests.jsonl"
