@@ -48,6 +48,8 @@ def run_task(protocol: Protocol, inputs: TaskInputs) -> Outcome:
         raise ShapeError(
             f"Task {facts.name!r} needs at least one OOD dataset; got none. Extract another one."
         )
+    if facts.needs_texts and inputs.texts is None:
+        raise ShapeError(f"Task {facts.name!r} needs captions; got none. Embed those of test.")
     _check_head(facts.name, facts.needs_head, inputs)
     if "test" in inputs.ood:
         raise ShapeError("An OOD dataset must not be called 'test'; got one. Rename it.")
@@ -55,6 +57,8 @@ def run_task(protocol: Protocol, inputs: TaskInputs) -> Outcome:
         if other is not None:
             _check_classes(name, other, inputs.test)
     tables = {"train": inputs.train, "validation": inputs.validation, **inputs.ood}
+    if facts.needs_texts:
+        tables["captions"] = inputs.texts
     dim = inputs.test.features.shape[1:]
     for name, table in tables.items():
         if table is not None and table.features.shape[1:] != dim:

@@ -32,6 +32,8 @@ class TaskFacts:
     `needs_direction` of its own decides for its task."""
     needs_head: str = ""
     """Kind of classifier it starts from: 'native', 'probe', 'text' or 'any'; '' for none."""
+    needs_texts: bool = False
+    """Whether it compares images with their captions."""
     takes_validation: bool = False
     """Whether hyper-parameters can be chosen on a validation split."""
     takes_head: bool = False
@@ -152,6 +154,17 @@ TASKS: Mapping[str, TaskFacts] = {
             needs_train=False,
         ),
         TaskFacts(
+            name="imagetext",
+            description="Find the captions of images, and the images of captions, by cosine.",
+            primary="mean_recall",
+            default_protocol="imagetext@1",
+            options="featcache.probes.retrieval.text_options:ImageTextOptions",
+            runner="featcache.probes.retrieval.text_task:run_imagetext",
+            needs_direction=True,
+            needs_train=False,
+            needs_texts=True,
+        ),
+        TaskFacts(
             name="copydetection",
             description="Find copies of test images among train images, in one list of pairs.",
             primary="micro_ap",
@@ -209,6 +222,8 @@ class TaskInputs:
     """For `ood` the other datasets, by name."""
     head: StoredHead | None = None
     """A classifier that was there before: the network's own, a fitted one, or a text tower's."""
+    texts: Table | None = None
+    """Captions of test images, in the space of the image features; see `datasets.captions`."""
     pretraining: str = ""
     """What is said of the data that the backbone was trained on; '' if nothing is."""
     earlier: Fit | None = None

@@ -15,6 +15,7 @@ from featcache.errors import OptionError, ProtocolError, StoreError
 from featcache.fit_store import Fit, FitQuestion, FitStore
 from featcache.result_store import Question, Result, ResultStore
 from featcache.store.cache import Cache
+from featcache.verbs.captions import at_the_texts_tap, choose_texts, needs_texts
 from featcache.verbs.change import change_against
 from featcache.verbs.head_choice import at_the_heads_tap, choose_head
 from featcache.verbs.heads import keep_fitted
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from featcache.head_store import StoredHead
     from featcache.probes.tasks import TaskInputs
     from featcache.result_store import Outcome
+    from featcache.store.feature_set import FeatureSet
 
 
 def probe(
@@ -49,6 +51,7 @@ def probe(
     stream: bool = False,
     remotes: Sequence[str] | None = (),
     note: Callable[[str], None] = lambda _: None,
+    is_rehearsal: bool = False,
 ) -> tuple[Result, bool]:
     """Score one task from cached features; no image is opened.
 
@@ -78,6 +81,8 @@ def probe(
         stream: Read what a remote has chunk by chunk instead of fetching whole sets.
         remotes: Where to fetch what the cache lacks; None: those of the configuration.
         note: Told in a line what was fetched.
+        is_rehearsal: Whether another number of train rows than the protocol asks for is fine, as
+            where a suite is tried out on a part of each dataset; names of parts say so.
 
     Returns:
         The result, and whether it was stored already.
@@ -96,6 +101,8 @@ def probe(
         raise OptionError(
             f"Protocol {chosen.name} is for task {chosen.task!r}; got --task {task}. Leave one out."
         )
+    if is_rehearsal:
+        chosen = replace(chosen, requires=replace(chosen.requires, train_rows=0))
     wanted = Wanted(
         protocol=chosen,
         backbone=backbone,
@@ -123,14 +130,19 @@ class _Asked:
     wanted: Wanted
     sets: Mapping[str, Readable]
     head: StoredHead | None = None
+    texts: FeatureSet | None = None
+    """Captions of the test images."""
 
 
 def _probe(wanted: Wanted, cache: Cache, sources: Sources, device: str) -> tuple[Result, bool]:
-    wanted = at_the_heads_tap(wanted, cache)
+    wanted = at_the_texts_tap(at_the_heads_tap(wanted, cache))
     finder = Finder(wanted, cache, sources)
     sets = finder.find()
     head = choose_head(wanted, sets["test"], cache, device=device)
-    asked = _Asked(wanted=wanted, sets=sets, head=head)
+    texts = None
+    if needs_texts(wanted):
+        texts = choose_texts(wanted, sets["test"], cache, device=device)
+    asked = _Asked(wanted=wanted, sets=sets, head=head, texts=texts)
     if stored := ResultStore(cache.root).find(_question(asked)):
         return stored, True
     baseline = _baseline(wanted, cache, finder.extracted, device) if wanted.is_derived else None
@@ -164,6 +176,8 @@ def _question(asked: _Asked) -> Question:
         inputs["held_out"] = HELD_OUT
     if head is not None:
         inputs["head"] = {"key": head.key, "kind": head.kind, "digest": head.digest}
+    if asked.texts is not None:
+        inputs["texts"] = identity(asked.texts)
     test = sets["test"].spec
     recipe = (test.derived or {}).get("recipe")
     return Question(
@@ -293,6 +307,7 @@ def _inputs(asked: _Asked, device: str) -> TaskInputs:
         test=test,
         ood=ood,
         head=asked.head,
+        texts=None if asked.texts is None else asked.texts.table(),
         pretraining=pretraining_of(sets["test"].spec.backbone.name),
         seed=seed,
         device=device,

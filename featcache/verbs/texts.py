@@ -118,12 +118,13 @@ def _made_with(
         for one in sets
         if one.spec.dataset == texts
         and one.spec.numerics.stored == stored
-        and _is_partner(one.spec.backbone, images)
+        and is_partner(one.spec.backbone, images)
     ]
     return found[0].open() if len(found) == 1 else None  # of two, loading tells the tokenizer's
 
 
-def _is_partner(text: BackboneIdentity, images: BackboneIdentity) -> bool:
+def is_partner(text: BackboneIdentity, images: BackboneIdentity) -> bool:
+    """Tell whether a text tower was trained with an image tower."""
     from featcache.backbones.text import image_tower_of
 
     one = image_tower_of(text)
@@ -134,7 +135,7 @@ def _refuse_other(text: BackboneIdentity, images: BackboneIdentity | None) -> No
     """Refuse a text tower that was trained with other images' weights."""
     from featcache.backbones.text import image_tower_of
 
-    if images is not None and not _is_partner(text, images):
+    if images is not None and not is_partner(text, images):
         one = image_tower_of(text)
         raise OptionError(
             "Texts must go through the tower trained with the images' features, which have weights "

@@ -115,3 +115,24 @@ def gldv2_tables(root: Path, index: Sequence[str], answers: Mapping[str, Sequenc
     usage = {True: "Ignored", False: "Private"}
     lines = [f"{q},{' '.join(found) or 'None'},{usage[not found]}" for q, found in answers.items()]
     text(root / "retrieval_solution_v2.1.csv", "id,images,Usage", *lines)
+
+
+def caption_table(file: Path, images: Mapping[str, tuple[str, int]]) -> None:
+    """Images are files to their split and number of captions; only COCO's have a folder."""
+    rows: list[dict[str, object]] = []
+    number = 0
+    for image, (name, (split, count)) in enumerate(images.items()):
+        folder, _, filename = name.rpartition("/")
+        numbers = list(range(number, number + count))
+        number += count
+        words = ["caption", "of", Path(filename).stem.lower()]
+        sentences = [
+            {"tokens": words, "raw": f"Caption {i} of {name} .", "imgid": image, "sentid": one}
+            for i, one in enumerate(numbers)
+        ]
+        row = {"sentids": numbers, "imgid": image, "sentences": sentences, "split": split}
+        rows.append({**row, "filename": filename})
+        if folder:
+            rows[-1] |= {"filepath": folder, "cocoid": int(filename[-16:-4])}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"images": rows, "dataset": file.stem.removeprefix("dataset_")}))

@@ -96,15 +96,29 @@ def stored_head(kind):
     )
 
 
+def captions_of(table, each=2):
+    """So many texts near each image."""
+    rows = np.repeat(np.arange(len(table)), each)
+    noise = np.random.default_rng(6).normal(size=(len(rows), table.features.shape[1]))
+    return Table(
+        features=table.features[rows] + noise,
+        labels=np.full(len(rows), -1),
+        ids=np.array([f"{table.ids[row]}#{i % each}" for i, row in enumerate(rows)]),
+        class_names=(),
+    )
+
+
 @pytest.fixture
 def inputs(make_table, request):
     asked = getattr(request.node, "callspec", None)
     task = asked.params.get("task") if asked else None
     needed = TASKS[task].needs_head if task else ""
+    test = make_table(90, seed=2, name="test")
     return TaskInputs(
         head=stored_head(needed) if needed else None,
         train=make_table(160, seed=1, name="train"),
-        test=make_table(90, seed=2, name="test"),
+        test=test,
+        texts=captions_of(test) if task and TASKS[task].needs_texts else None,
         ood={
             "near": make_table(60, seed=3, world=8, name="near"),
             "far": make_table(50, seed=4, world=9, name="far"),

@@ -47,6 +47,7 @@ NAMES = [
     "gpr1200@1",
     "gradient@1",
     "head@1",
+    "imagetext@1",
     "knn@1",
     "lda@1",
     "linear@1",

@@ -24,6 +24,7 @@ def change(inputs, function):
         inputs,
         train=function(inputs.train),
         test=function(inputs.test),
+        texts=inputs.texts and function(inputs.texts),
         ood={name: function(table) for name, table in inputs.ood.items()},
     )
 
@@ -127,7 +128,7 @@ def twice(table):
     return Table(
         features=np.repeat(table.features, 2, axis=0),
         labels=np.repeat(table.labels, 2),
-        ids=np.array([f"{name}-{copy}" for name in table.ids for copy in "ab"]),
+        ids=np.array([f"{copy}-{name}" for name in table.ids for copy in "ab"]),
         class_names=table.class_names,
     )
 
