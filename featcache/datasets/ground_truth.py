@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import cast
 
@@ -35,6 +37,23 @@ def ground_truth(source: str) -> Answers:
     module = f"featcache.datasets.readers.{record.reader}"
     find = cast(Callable[[Record, Path], Answers], load_target(f"{module}:ground_truth"))
     return find(record, find_root(record, rest))
+
+
+def first_answers(answers: Answers) -> list[str]:
+    """Return gallery ids: an answer to each query before a second one to any, no junk.
+
+    Queries come by the SHA-256 of their id, which is how a part of them is chosen; so the parts of
+    both have to do with each other.
+    """
+    queries = sorted(answers, key=lambda query: hashlib.sha256(query.encode()).digest())
+    lists = [_relevant(answers[query]) for query in queries]
+    return list(dict.fromkeys(one for turn in zip_longest(*lists) for one in turn if one))
+
+
+def _relevant(answer: Json) -> list[str]:
+    if isinstance(answer, dict):
+        return [*answer["easy"], *answer["hard"]]
+    return list(answer)
 
 
 def write_ground_truth(source: str, file: Path | None = None) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,6 +57,8 @@ class SubsetDataset:
 
     whole: Dataset
     rows: int
+    first: Callable[[], Sequence[str]] = tuple
+    """Gives the ids that are taken before all others, such as answers in a gallery."""
 
     @property
     def name(self) -> str:
@@ -71,7 +73,7 @@ class SubsetDataset:
     def load(self, split: str) -> Split:
         """Return the part of one split; the whole split if it is not larger."""
         whole = self.whole.load(split)
-        rows = choose_rows(whole.ids, whole.labels, self.rows)
+        rows = choose_rows(whole.ids, whole.labels, self.rows, first=self.first())
         return replace(
             whole,
             dataset=self.name,
@@ -82,17 +84,21 @@ class SubsetDataset:
         )
 
 
-def choose_rows(ids: Sequence[str], labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def choose_rows(
+    ids: Sequence[str], labels: NDArray[np.int64], count: int, *, first: Sequence[str] = ()
+) -> NDArray[np.int64]:
     """Choose `count` rows, spread over the labels as the whole is.
 
     Within a label, rows are ordered by the SHA-256 of their id; the k-th of n rows gets the rank
     k / n, and the rows of lowest rank are taken. So each label gets a row before any gets a
-    second, and fewer rows are always a part of more.
+    second, and fewer rows are always a part of more. Where there are fewer rows than labels, the
+    labels are taken in a fixed order of their own, so that every split gets the same ones.
 
     Args:
         ids: N unique ids.
         labels: Shape (N,).
         count: How many to choose; N or more gives all.
+        first: Ids that go before all others, in this order; those that are not there do not count.
 
     Returns:
         Row numbers, ascending, shape (min(count, N),).
@@ -101,12 +107,17 @@ def choose_rows(ids: Sequence[str], labels: NDArray[np.int64], count: int) -> ND
     by_label: defaultdict[int, list[int]] = defaultdict(list)
     for row in sorted(range(len(ids)), key=hashes.__getitem__):
         by_label[int(labels[row])].append(row)
+    place = {name: number - len(first) for number, name in enumerate(first)}  # below every rank
     ranked = sorted(
-        (k / len(rows), hashes[row], row)
-        for rows in by_label.values()
+        (place.get(ids[row], k / len(rows)), hashes[row] if k else _label_hash(label), row)
+        for label, rows in by_label.items()
         for k, row in enumerate(rows)
     )
     return np.array(sorted(row for _, _, row in ranked[:count]), dtype=np.int64)
+
+
+def _label_hash(label: int) -> bytes:
+    return hashlib.sha256(str(label).encode()).digest()
 
 
 def _select(images: ImageReader, rows: Sequence[int]) -> ImageReader:

@@ -86,6 +86,8 @@ class Plan:
 
     suite: Suite
     steps: tuple[Step, ...]
+    is_rehearsal: bool = False
+    """Whether datasets are cut to fewer rows than they have."""
 
     @property
     def id(self) -> str:
@@ -178,7 +180,7 @@ def plan(
     every = list({cell.id: cell for cell in [*fitted, *kept]}.values())
     stored = Stored(Cache(cache))
     steps = [_step(cell, every, stored) for cell in _ordered(every, shuffle_seed)]
-    return Plan(suite=chosen, steps=tuple(steps))
+    return Plan(suite=chosen, steps=tuple(steps), is_rehearsal=limit is not None)
 
 
 def _matches(cell: Cell, patterns: Iterable[str]) -> bool:

@@ -60,6 +60,7 @@ class _Run:
     device: str
     options: Options
     progress: Progress
+    is_rehearsal: bool
     extracted: dict[Extraction, str] = field(default_factory=dict)
     """Extraction to why it failed; '' if it did not."""
     heads: dict[str, str] = field(default_factory=dict)
@@ -108,6 +109,7 @@ class _Run:
             seed=cell.seed,
             device=self.device,
             cache=self.cache.root,
+            is_rehearsal=self.is_rehearsal,
         )
 
     def _extract(self, one: Extraction) -> None:
@@ -222,6 +224,7 @@ def run(
         device=device,
         options=replace(options or Options(), device=device),
         progress=progress or Silent(),
+        is_rehearsal=planned.is_rehearsal,
     )
     watcher, ended = watcher or _Nobody(), []
     for number, step in enumerate(planned.steps, start=1):

@@ -53,6 +53,26 @@ def test_unlabelled_rows_are_one_group():
     assert len(choose_rows(ids, np.full_like(labels, NO_LABEL), 10)) == 10
 
 
+def test_splits_with_more_labels_than_rows_get_the_same_labels():
+    """A rehearsal's queries have answers in its gallery, and its classifier has seen its test."""
+    chosen = []
+    for split, counts in (("query", [1] * 40), ("gallery", [4] * 40)):
+        labels = np.repeat(np.arange(40), counts)
+        ids = [f"{split} {row}" for row in range(len(labels))]
+        chosen.append(sorted(labels[choose_rows(ids, labels, 8)].tolist()))
+    assert chosen[0] == chosen[1]
+    assert len(set(chosen[0])) == 8
+
+
+def test_rows_that_go_first_are_taken_in_their_order():
+    ids, labels = labelled([5, 5])
+    first = ["row 9", "of another split", "row 8", "row 0", "row 1"]
+    assert choose_rows(ids, labels, 1, first=first).tolist() == [9]
+    assert choose_rows(ids, labels, 3, first=first).tolist() == [0, 8, 9]
+    parts = [set(choose_rows(ids, labels, n, first=first).tolist()) for n in range(11)]
+    assert all(small < large for small, large in pairwise(parts))
+
+
 def test_the_choice_is_pinned():
     ids, labels = labelled([5, 5])
     assert choose_rows(ids, labels, 4).tolist() == [2, 4, 5, 7]

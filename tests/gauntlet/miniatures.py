@@ -1,314 +1,348 @@
-"""Every dataset of the shipped suites with a few images each, laid out as it is published.
+"""Every dataset that a shipped suite names, in its published layout, with a few painted images.
 
-`write_all(root)` fills a folder for `$FEATCACHE_DATA`. An image's colour tells its class, so that a
-probe that reads the labels right scores well.
+`write_all` makes a folder for `$FEATCACHE_DATA`. A writer returns the images that its tables and
+folders ask for, each with the number of a colour; images of one class have one colour, so every
+task has something to find.
 """
 
-from __future__ import annotations
-
-import csv
 import json
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy.io import savemat
 
 from featcache.datasets.imagenet import imagenet_wnids
 from featcache.datasets.named import named
+from tests.datasets.miniatures import (
+    cars_tables,
+    chexpert_table,
+    cifar_rows,
+    coco_table,
+    flowers_tables,
+    gldv2_tables,
+    ilsvrc_devkit,
+    text,
+)
 
-N_CLASSES = 4
-SHIFTED = ("n01498041", "n01531178", "n01534433", "n01614925")
-"""Classes that ImageNet, ImageNet-A and ImageNet-R have in common."""
-COLOURS = ((200, 60, 60), (60, 200, 60), (60, 60, 200), (180, 180, 40))
-SIDE = 12
+CLASSES = 10
+"""Classes of each dataset, if it has as many."""
+ROWS = 24
+"""Images of each split, more than a rehearsal takes."""
+WIDTH, HEIGHT = 24, 20
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
-
-def picture(path: Path, label: int, seed: int) -> None:
-    """Write a noisy image of a class's colour; decoders go by the content, not by the name."""
-    noise = np.random.default_rng(seed).integers(-50, 50, (SIDE, SIDE, 3))
-    pixels = np.clip(noise + COLOURS[label % N_CLASSES], 0, 255).astype(np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        Image.fromarray(pixels).save(file, "PNG")
-
-
-def text(path: Path, lines: Sequence[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines))
-
-
-def by_class(n: int) -> Iterator[tuple[int, int]]:
-    """Yield (label, number) for `n` images of each class."""
-    for label in range(N_CLASSES):
-        for number in range(n):
-            yield label, number
+Images = dict[str, int]
+"""File below the dataset's folder to the number of its colour."""
 
 
-def imagenet(root: Path) -> None:
-    """Both splits in class folders, and SimCLR's lists of parts."""
-    names = []
-    for label, number in by_class(12):
-        name = f"{SHIFTED[label]}_{number}.JPEG"
-        picture(root / "train" / SHIFTED[label] / name, label, number)
-        names.append(name)
-    for label, number in by_class(5):
-        name = f"ILSVRC2012_val_{10 * label + number:08d}.JPEG"
-        picture(root / "val" / SHIFTED[label] / name, label, 100 + number)
-    text(root / "10percent.txt", names)
-    text(root / "1percent.txt", names[::2])
+def write_all(root: Path, names: Iterable[str]) -> None:
+    """Write the files of datasets by their names; several of them may share a folder."""
+    for folder in dict.fromkeys(str(named()[name]["folder"]) for name in names):
+        write = _vtab if folder.startswith("vtab-1k/") else WRITERS[folder]
+        (root / folder).mkdir(parents=True)
+        for number, (file, colour) in enumerate(write(root / folder).items()):
+            path = root / folder / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _painted(colour, number).save(path, FORMATS[path.suffix.lower()])
 
 
-def cifar(root: Path, files: Mapping[str, int], names: str, n_names: int, n_labels: int) -> None:
-    root.mkdir(parents=True)
-    text(root / names, [f"class {i}" for i in range(n_names)])
-    for seed, (file, n) in enumerate(files.items()):
-        rng = np.random.default_rng(seed)
-        rows = []
-        for label, _ in by_class(n):
-            noise = rng.integers(-50, 50, (32, 32, 3)) + COLOURS[label]
-            planes = np.clip(noise, 0, 255).astype(np.uint8).transpose(2, 0, 1)
-            rows.append(bytes([0, label][-n_labels:]) + planes.tobytes())
-        (root / file).write_bytes(b"".join(rows))
+def _painted(colour: int, number: int) -> Image.Image:
+    return Image.fromarray(_pixels(colour, number, HEIGHT, WIDTH))
 
 
-def cifar10(root: Path) -> None:
-    train = {f"data_batch_{number}.bin": 2 for number in range(1, 6)}
-    cifar(root, {**train, "test_batch.bin": 5}, "batches.meta.txt", 10, 1)
+def _pixels(colour: int, number: int, height: int, width: int) -> np.ndarray:
+    """Return noise around a colour; no two images are equal."""
+    own = np.random.default_rng([7, colour]).integers(60, 196, 3)
+    noise = np.random.default_rng([colour, number]).integers(-40, 41, (height, width, 3))
+    return np.clip(own + noise, 0, 255).astype(np.uint8)
 
 
-def cifar100(root: Path) -> None:
-    cifar(root, {"train.bin": 10, "test.bin": 5}, "fine_label_names.txt", 100, 2)
+def _labels(rows: int = ROWS, classes: int = CLASSES) -> Iterator[tuple[int, int]]:
+    """Yield (number from 1, label) of rows whose classes take turns."""
+    return ((row + 1, row % classes) for row in range(rows))
 
 
-def eurosat(root: Path) -> None:
-    for label, number in by_class(20):
-        kind = ("AnnualCrop", "Forest", "Highway", "River")[label]
-        picture(root / "2750" / kind / f"{kind}_{number + 1}.jpg", label, number)
+def _wnids() -> list[str]:
+    """Classes that ImageNet, -A and -R have."""
+    small = [named()[name]["class_subset"]["classes"] for name in ("imagenet-a", "imagenet-r")]
+    return sorted(set(small[0]) & set(small[1]))[:CLASSES]
 
 
-def aircraft(root: Path) -> None:
-    variants = ["707-320", "BAE 146-200", "F/A-18", "A300B4"]
-    text(root / "variants.txt", variants)
-    for part, n, first in (("trainval", 10, 1000000), ("test", 5, 2000000)):
-        lines = []
-        for label, number in by_class(n):
-            name = str(first + 100 * label + number)
-            picture(root / "images" / f"{name}.jpg", label, number)
-            lines.append(f"{name} {variants[label]}")
-        text(root / f"images_variant_{part}.txt", lines)
+def _imagenet(root: Path) -> Images:
+    wnids = _wnids()
+    train = {f"train/{wnids[label]}/{wnids[label]}_{n}.JPEG": label for n, label in _labels()}
+    names = [file.rpartition("/")[2] for file in train]
+    text(root / "1percent.txt", *names[:15])
+    text(root / "10percent.txt", *names[:18])
+    numbers = {wnid: 100 - label for label, wnid in enumerate(wnids)}
+    ilsvrc_devkit(root, numbers, [wnids[label] for _, label in _labels()])
+    return train | {f"val/ILSVRC2012_val_{n:08d}.JPEG": label for n, label in _labels()}
 
 
-def flowers(root: Path) -> None:
-    labels = [label for label, _ in by_class(16)]
-    for number, label in enumerate(labels, start=1):
-        picture(root / "jpg" / f"image_{number:05d}.jpg", label, number)
-    savemat(root / "imagelabels.mat", {"labels": np.array([labels], np.uint8) + 1})
-    numbers = np.arange(1, len(labels) + 1, dtype=np.uint16)
-    kinds = np.arange(len(labels)) % 4
-    names = {"trnid": kinds < 2, "valid": kinds == 2, "tstid": kinds == 3}
-    parts = {name: numbers[chosen][None] for name, chosen in names.items()}
-    savemat(root / "setid.mat", parts)
+def _cifar10(root: Path) -> Images:
+    for batch in range(1, 7):
+        rows = [(label, batch * ROWS + n) for n, label in _labels()]
+        pixels = [_pixels(label, number, 32, 32) for label, number in rows]
+        name = f"data_batch_{batch}.bin" if batch < 6 else "test_batch.bin"
+        (root / name).write_bytes(cifar_rows([[label] for label, _ in rows], pixels))
+    names = "airplane automobile bird cat deer dog frog horse ship truck"
+    text(root / "batches.meta.txt", *names.split(), "")
+    return {}
 
 
-def cars(root: Path) -> None:
-    (root / "devkit").mkdir(parents=True)
-    names = np.array([f"Make Model {year}" for year in range(2009, 2013)], dtype=object)
-    savemat(root / "devkit/cars_meta.mat", {"class_names": names.reshape(1, -1)})
-    boxes = [(f"bbox_{edge}", "O") for edge in ("x1", "y1", "x2", "y2")]
-    kind = np.dtype([*boxes, ("class", "O"), ("fname", "O")])
-    tables = (("devkit/cars_train_annos.mat", "cars_train", 10),)
-    for table, folder, n in (*tables, ("cars_test_annos_withlabels.mat", "cars_test", 5)):
-        rows = []
-        for label, number in by_class(n):
-            name = f"{20 * label + number + 1:05d}.jpg"
-            picture(root / folder / name, label, number)
-            rows.append((1, 1, 9, 9, label + 1, name))
-        savemat(root / table, {"annotations": np.array(rows, kind).reshape(1, -1)})
+def _cifar100(root: Path) -> Images:
+    for split, first in (("train", 0), ("test", ROWS)):
+        rows = [(label, first + n) for n, label in _labels()]
+        pixels = [_pixels(label, number, 32, 32) for label, number in rows]
+        (root / f"{split}.bin").write_bytes(cifar_rows([[1, 9 * n] for n, _ in rows], pixels))
+    text(root / "coarse_label_names.txt", *(f"coarse_{n}" for n in range(20)))
+    text(root / "fine_label_names.txt", *(f"fine_{n}" for n in range(100)))
+    return {}
 
 
-def inat2019(root: Path) -> None:
-    categories = [{"id": i, "name": f"Genus species{i}"} for i in range(N_CLASSES)]
-    species_tables(root, categories, (("train2019", 10), ("val2019", 5)), "train_val2019/Plants/{}")
+def _flowers(root: Path) -> Images:
+    parts = {"tstid": 0, "trnid": ROWS, "valid": 2 * ROWS}
+    labels = [label for _ in parts for _, label in _labels()]
+    numbers = {name: range(first + 1, first + ROWS + 1) for name, first in parts.items()}
+    flowers_tables(root, [label + 1 for label in labels], numbers)
+    return {f"jpg/image_{n:05d}.jpg": label for n, label in enumerate(labels, start=1)}
 
 
-def inat2021(root: Path) -> None:
+def _aircraft(root: Path) -> Images:
+    variants = ["707-320", "BAE 146-200", "F/A-18", *(f"A3{n}0" for n in range(CLASSES - 3))]
+    text(root / "variants.txt", *variants)
+    images = {}
+    for part, first in (("trainval", 1000000), ("test", 2000000)):
+        rows = [(first + n, label) for n, label in _labels()]
+        lines = (f"{number} {variants[label]}" for number, label in rows)
+        text(root / f"images_variant_{part}.txt", *lines)
+        images |= {f"images/{number}.jpg": label for number, label in rows}
+    return images
+
+
+def _cars(root: Path) -> Images:
+    rows = [(1, 2, WIDTH, HEIGHT, label + 1, f"{n:05d}.jpg") for n, label in _labels()]
+    cars_tables(root, [f"Make {n} Coupe 2012" for n in range(196)], rows, rows)
+    return {f"cars_{part}/{row[5]}": row[4] - 1 for part in ("train", "test") for row in rows}
+
+
+def _eurosat(root: Path) -> Images:
+    names = "AnnualCrop Forest HerbaceousVegetation Highway Industrial Pasture PermanentCrop"
+    classes = [*names.split(), "Residential", "River", "SeaLake"]
+    rows = list(_labels(5 * ROWS))
+    return {f"2750/{classes[label]}/{classes[label]}_{n}.jpg": label for n, label in rows}
+
+
+def _inat2019(root: Path) -> Images:
+    images = {}
+    for part in ("train", "val"):
+        own = {f"train_val2019/Plants/{c}/{part}{n:03d}.jpg": c for n, c in _labels()}
+        categories = [
+            {"id": c, "name": f"Species {c}", "supercategory": "Plants"} for c in range(CLASSES)
+        ]
+        coco_table(root / f"{part}2019.json", own, categories)
+        images |= own
+    return images
+
+
+def _inat2021(root: Path) -> Images:
+    folders = [f"{c:05d}_Animalia_Arthropoda_Insecta_Genus_species{c}" for c in range(CLASSES)]
     categories = [
-        {"id": i, "name": f"Genus species{i}", "image_dir_name": f"{i:05d}_Animalia_species{i}"}
-        for i in range(N_CLASSES)
+        {"id": c, "name": f"Genus species{c}", "image_dir_name": folder, "kingdom": "Animalia"}
+        for c, folder in enumerate(folders)
     ]
-    folders = "{part}/{:05d}_Animalia_species{}"
-    species_tables(root, categories, (("train", 10), ("train_mini", 5), ("val", 10)), folders)
+    images = {}
+    for part, rows in (("train", ROWS), ("train_mini", ROWS), ("val", 5 * CLASSES)):
+        own = {f"{part}/{folders[c]}/{part}-{n:04d}.jpg": c for n, c in _labels(rows)}
+        coco_table(root / f"{part}.json", own, categories)
+        images |= own
+    return images
 
 
-def species_tables(
-    root: Path,
-    categories: Sequence[Mapping[str, object]],
-    parts: Sequence[tuple[str, int]],
-    folder: str,
-) -> None:
-    """Write COCO-like tables; the folder of a class is `folder` with its number and the part."""
-    for part, n in parts:
-        images, annotations = [], []
-        for row, (label, number) in enumerate(by_class(n)):
-            name = f"{folder.format(label, label, part=part)}/{part}{number:02d}.jpg"
-            picture(root / name, label, number)
-            images.append({"id": row, "file_name": name, "width": SIDE, "height": SIDE})
-            annotations.append({"id": row, "image_id": row, "category_id": label})
-        table = {"images": images, "categories": categories, "annotations": annotations}
-        (root / f"{part}.json").write_text(json.dumps(table))
-
-
-FINDINGS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-
-
-def chexpert(root: Path) -> None:
-    columns = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", "No Finding", *FINDINGS)
-    for table, folder, n in (("train.csv", "train", 10), ("valid.csv", "valid", 5)):
+def _chexpert(root: Path) -> Images:
+    findings = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+    images = {}
+    for part in ("train", "valid"):
         rows = []
-        for label, number in by_class(n):
-            name = f"{folder}/patient{10 * label + number:05d}/study1/view1_frontal.jpg"
-            picture(root / name, label, number)
-            found = {finding: "0.0" for finding in FINDINGS} | {FINDINGS[label]: "1.0"}
-            if number % 2:
-                found[FINDINGS[4]] = "1.0"
-            whole = [f"CheXpert-v1.0-small/{name}", "Female", "68", "Frontal", "AP", ""]
-            rows.append([*whole, *(found[one] for one in FINDINGS)])
-        with (root / table).open("w", newline="") as file:
-            csv.writer(file).writerows([columns, *rows])
+        for number, kind in _labels(classes=7):
+            path = f"{part}/patient{number:05d}/study1/view1_frontal.jpg"
+            values = {name: f"{(kind >> bit) & 1}.0" for bit, name in enumerate(findings[:3])}
+            values |= {findings[3]: values[findings[0]], findings[4]: ("1.0", "", "-1.0")[kind % 3]}
+            rows.append((path, "Frontal", values))
+            images[path] = kind
+        chexpert_table(root / f"{part}.csv", rows)
+    return images
 
 
-def class_folders(root: Path, folders: Sequence[str], n: int, suffix: str) -> None:
-    for label, number in by_class(n):
-        picture(root / folders[label] / f"{number:04d}{suffix}", label, number)
+def _of_classes(folder: str, ending: str = ".jpg", rows: int = ROWS) -> Callable[[Path], Images]:
+    """Return a writer of folders that are called by WordNet ids."""
+
+    def write(root: Path) -> Images:
+        wnids = _wnids()
+        return {f"{folder}{wnids[label]}/{n:04d}{ending}": label for n, label in _labels(rows)}
+
+    return write
 
 
-def imagenet_v2(root: Path) -> None:
-    numbers = [str(imagenet_wnids().index(wnid)) for wnid in SHIFTED]
-    class_folders(root / "imagenetv2-matched-frequency-format-val", numbers, 5, ".jpeg")
+def _imagenet_v2(root: Path) -> Images:
+    kinds, numbers = ("matched-frequency", "threshold0.7", "top-images"), _indices(_wnids())
+    return {
+        f"imagenetv2-{kind}-format-val/{numbers[label]}/{n:08x}.jpeg": label
+        for kind in kinds
+        for n, label in _labels()
+    }
 
 
-def visda(root: Path) -> None:
-    names = ("aeroplane", "bicycle", "bus", "car")
-    for part, n in (("train", 10), ("validation", 5)):
-        lines = []
-        for label, number in by_class(n):
-            name = f"{names[label]}/{number:05d}.png"
-            picture(root / part / name, label, number)
-            lines.append(f"{name} {label}")
-        text(root / part / "image_list.txt", lines)
+def _visda(root: Path) -> Images:
+    names = ("aeroplane", "bicycle", "bus", "car", "horse", "knife")
+    images = {}
+    for part, ending in (("train", "png"), ("validation", "jpg"), ("test", "jpg")):
+        own = {f"{names[c]}/{names[c]}_{n}.{ending}": c for n, c in _labels(classes=6)}
+        text(root / part / "image_list.txt", *(f"{file} {c}" for file, c in own.items()))
+        images |= {f"{part}/{file}": c for file, c in own.items()}
+    return images
 
 
-def objectnet(root: Path) -> None:
-    kinds = ("air_freshener", "alarm_clock", "banana", "basket")
-    class_folders(root / "images", kinds, 10, ".png")
-    (root / "mappings").mkdir()
-    labels = {kind: kind.replace("_", " ").capitalize() for kind in kinds}
-    (root / "mappings/folder_to_objectnet_label.json").write_text(json.dumps(labels))
+def _birds(root: Path) -> Images:
+    return {
+        f"images/{c + 1:03d}.Bird_{c}/Bird_{c}_{n:04d}_{n + 800}.jpg": c for n, c in _labels(100)
+    }
 
 
-def copydays(root: Path) -> None:
-    for scene in range(8):
-        picture(root / "original" / f"20{scene:02}00.jpg", scene, scene)
-        for copy in (1, 2):
-            picture(root / "strong" / f"20{scene:02}{copy:02}.jpg", scene, scene)
+def _objectnet(root: Path) -> Images:
+    names = "Air freshener,Alarm clock,Backpack,Banana,Band Aid,Basket,Bathrobe,Beer can,Belt,Bench"
+    labels = {name.lower().replace(" ", "_"): name for name in names.split(",")}
+    text(root / "mappings/folder_to_objectnet_label.json", json.dumps(labels))
+    folders = list(labels)
+    return {f"images/{folders[c]}/{n:015x}.png": c for n, c in _labels(100)}
 
 
-def landmarks(root: Path, name: str) -> None:
-    """A revisited set of buildings: pictures, and the pickle of its answers."""
-    gallery = [f"{name}_{label}_{number:06d}" for label, number in by_class(6)]
-    queries = [f"{name}_{label}_query" for label in range(N_CLASSES)]
-    for row, one in enumerate(gallery):
-        picture(root / "jpg" / f"{one}.jpg", row // 6, row)
-    answers = []
-    for label, one in enumerate(queries):
-        picture(root / "jpg" / f"{one}.jpg", label, 100 + label)
-        first = 6 * label
-        parts = {"easy": [first, first + 1], "hard": [first + 2], "junk": [first + 3]}
-        answers.append({"bbx": [1.0, 1.0, 11.0, 11.0], **parts})
-    table = {"imlist": gallery, "qimlist": queries, "gnd": answers}
-    (root / f"gnd_{name}.pkl").write_bytes(pickle.dumps(table, protocol=2))
+def _instre(root: Path) -> Images:
+    images = {f"INSTRE-S1/{c + 1:02d}a_object_{c}/{n:03d}.jpg": c for n, c in _labels(100)}
+    for file in images:
+        text((root / file).with_suffix(".txt"), f"1 1 {WIDTH - 2} {HEIGHT - 2}")
+    return images
 
 
-def gldv2(root: Path) -> None:
-    index = [f"{label}{number}abcdef" for label, number in by_class(6)]
-    tests = [f"{label}9query" for label in range(N_CLASSES)]
-    for part, names in (("index", index), ("test", tests)):
-        for row, one in enumerate(names):
-            picture(root / part / one[0] / one[1] / one[2] / f"{one}.jpg", int(one[0]), row)
-    text(root / "index.csv", ["id", *index])
-    answers = [f"{one},{' '.join(n for n in index if n[0] == one[0])},Public" for one in tests]
-    text(root / "retrieval_solution_v2.1.csv", ["id,images,Usage", *answers, "x00,None,Ignored"])
+def _revisited(table: str) -> Callable[[Path], Images]:
+    """Return a writer of landmarks whose images are easy, hard or junk in turn."""
+
+    def write(root: Path) -> Images:
+        gallery = {f"landmark{c}_{n:06d}": c for n, c in _labels(100)}
+        queries = {f"query{c}_{n:06d}": c for n, c in _labels()}
+        listed = list(enumerate(gallery.values()))
+        box = [1.5, 2.0, WIDTH - 2.5, HEIGHT - 3.0]
+        answers = []
+        for label in queries.values():
+            rows = [row for row, other in listed if other == label]
+            levels = {"easy": rows[::3], "hard": rows[1::3], "junk": rows[2::3]}
+            answers.append({"bbx": box, **{k: np.array(v) for k, v in levels.items()}})
+        data = {"imlist": list(gallery), "qimlist": list(queries), "gnd": answers}
+        (root / table).write_bytes(pickle.dumps(data, protocol=2))
+        return {f"jpg/{name}.jpg": label for name, label in (gallery | queries).items()}
+
+    return write
 
 
-def openood(root: Path) -> None:
-    wnids = imagenet_wnids()
-    for split, n in (("train", 12), ("val", 3), ("test", 6)):
-        lines = []
-        for label, number in by_class(n):
-            name = f"imagenet_1k/{split}/{SHIFTED[label]}/{number}.JPEG"
-            picture(root / "images_largescale" / name, label, number)
-            lines.append(f"{name} {wnids.index(SHIFTED[label])}")
-        text(root / f"benchmark_imglist/imagenet/{split}_imagenet.txt", lines)
-    for name, row in named().items():
-        split = row.get("splits", {}).get("test", {})
-        if row.get("reader") != "imglist" or row["folder"] != "openood" or name[:7] == "openood":
-            split = split if name == "openood_textures" else {}
-        if "imagenet/" in split.get("list", ""):
-            folder = Path(split["list"]).stem.removeprefix("test_")
-            lines = [f"{folder}/{number}.jpg -1" for number in range(20)]
-            for seed, line in enumerate(lines):
-                picture(root / split["images"] / line.split()[0], seed, 500 + seed)
-            text(root / split["list"], lines)
+def _gldv2(root: Path) -> Images:
+    index = {f"{n * 2654435761:016x}": label for n, label in _labels(100)}
+    test = {f"{n * 40503 + 7:016x}": label for n, label in _labels()}
+    answers = {
+        name: [] if label == 0 else [one for one, other in index.items() if other == label]
+        for name, label in test.items()
+    }
+    gldv2_tables(root, list(index), answers)
+    return {
+        f"{folder}/{name[0]}/{name[1]}/{name[2]}/{name}.jpg": label
+        for folder, names in (("index", index), ("test", test))
+        for name, label in names.items()
+    }
 
 
-def vtab(root: Path) -> None:
-    """One of VTAB-1k's tasks as its copies lie: three lists of numbered classes."""
-    for part, n in (("train800", 8), ("val200", 3), ("test", 5)):
-        lines = []
-        for label, number in by_class(n):
-            name = f"images/{part.rstrip('0123456789')}/{label}_{number}.jpg"
-            picture(root / name, label, number)
-            lines.append(f"{name} {label}")
-        text(root / f"{part}.txt", lines)
+def _copydays(root: Path) -> Images:
+    folders = {"original": 0, "strong": 1}
+    folders |= {f"jpegqual/{quality}": 0 for quality in (3, 5, 8, 10, 15, 20, 30, 50, 75)}
+    folders |= {f"crops/{percent}": 0 for percent in (10, 15, 20, 30, 40, 50, 60, 70, 80)}
+    return {
+        f"{folder}/2{scene:03d}{last:02d}.jpg": scene
+        for folder, last in folders.items()
+        for scene in range(ROWS)
+    }
 
 
-WRITERS: Mapping[str, Callable[[Path], None]] = {
-    "imagenet": imagenet,
-    "cifar-10-batches-bin": cifar10,
-    "cifar-100-binary": cifar100,
-    "eurosat": eurosat,
-    "fgvc-aircraft-2013b/data": aircraft,
-    "flowers-102": flowers,
-    "stanford_cars": cars,
-    "inat2019": inat2019,
-    "inat2021": inat2021,
-    "CheXpert-v1.0-small": chexpert,
-    "imagenet-a": lambda root: class_folders(root, SHIFTED, 5, ".jpg"),
-    "imagenet-r": lambda root: class_folders(root, SHIFTED, 5, ".jpg"),
-    "imagenet-sketch": lambda root: class_folders(root / "sketch", SHIFTED, 5, ".JPEG"),
-    "imagenet-v2": imagenet_v2,
-    "visda2017": visda,
-    "CUB_200_2011": lambda root: class_folders(
-        root / "images", [f"{i:03}.Bird" for i in range(N_CLASSES)], 10, ".jpg"
-    ),
-    "INSTRE": lambda root: class_folders(
-        root / "INSTRE-S1", [f"{i:02}a_thing" for i in range(N_CLASSES)], 10, ".jpg"
-    ),
-    "objectnet-1.0": objectnet,
-    "copydays": copydays,
-    "roxford5k": lambda root: landmarks(root, "roxford5k"),
-    "rparis6k": lambda root: landmarks(root, "rparis6k"),
-    "gldv2": gldv2,
-    "openood": openood,
+def _openood(root: Path) -> Images:
+    """OpenOOD's lists on ImageNet; sets without labels are of colours of their own."""
+    wnids, images = _wnids(), {}
+    numbers = dict(zip(wnids, _indices(wnids), strict=True))
+    parts: Mapping[str, Callable[[int, int], str]] = {
+        "train": lambda n, c: f"imagenet_1k/train/{wnids[c]}/{wnids[c]}_{n}.JPEG",
+        "val": lambda n, c: f"imagenet_1k/val/ILSVRC2012_val_{n:08d}.JPEG",
+        "test": lambda n, c: f"imagenet_1k/val/ILSVRC2012_val_{1000 + n:08d}.JPEG",
+    }
+    for part, name_of in parts.items():
+        own = {name_of(n, c): c for n, c in _labels()}
+        lines = (f"{file} {numbers[wnids[c]]}" for file, c in own.items())
+        text(root / f"benchmark_imglist/imagenet/{part}_imagenet.txt", *lines)
+        images |= {f"images_largescale/{file}": c for file, c in own.items()}
+    others = {
+        "ssb_hard": "images_largescale/ssb_hard/n00470682/n00470682_{}.JPEG",
+        "ninco": "images_largescale/ninco/amphiuma_means/{}.jpg",
+        "inaturalist": "images_largescale/inaturalist/images/{}.jpg",
+        "textures": "images_classic/texture/banded/banded_{}.jpg",
+        "openimage_o": "images_largescale/openimage_o/images/{}.jpg",
+    }
+    for colour, (name, pattern) in enumerate(others.items(), start=20):
+        files = [pattern.format(n) for n, _ in _labels()]
+        lines = (f"{file.partition('/')[2]} -1" for file in files)
+        text(root / f"benchmark_imglist/imagenet/test_{name}.txt", *lines)
+        images |= dict.fromkeys(files, colour)
+    return images
+
+
+def _indices(wnids: list[str]) -> list[int]:
+    """Return the labels of classes among all of ImageNet's."""
+    return [imagenet_wnids().index(wnid) for wnid in wnids]
+
+
+def _vtab(root: Path) -> Images:
+    """Numbered files and numbers of classes; a task may have fewer classes than we paint."""
+    folder = f"vtab-1k/{root.name}"
+    classes = next(int(one["classes"]) for one in named().values() if one.get("folder") == folder)
+    images = {}
+    for split in ("train800", "val200", "test"):
+        own = {
+            f"images/{split}/{n - 1:06d}.jpg": c for n, c in _labels(classes=min(classes, CLASSES))
+        }
+        text(root / f"{split}.txt", *(f"{file} {c}" for file, c in own.items()))
+        images |= own
+    return images
+
+
+WRITERS: Mapping[str, Callable[[Path], Images]] = {
+    "CUB_200_2011": _birds,
+    "CheXpert-v1.0-small": _chexpert,
+    "INSTRE": _instre,
+    "cifar-10-batches-bin": _cifar10,
+    "cifar-100-binary": _cifar100,
+    "copydays": _copydays,
+    "eurosat": _eurosat,
+    "fgvc-aircraft-2013b/data": _aircraft,
+    "flowers-102": _flowers,
+    "gldv2": _gldv2,
+    "imagenet": _imagenet,
+    "imagenet-a": _of_classes(""),
+    "imagenet-r": _of_classes(""),
+    "imagenet-sketch": _of_classes("sketch/", ".JPEG"),
+    "imagenet-v2": _imagenet_v2,
+    "inat2019": _inat2019,
+    "inat2021": _inat2021,
+    "objectnet-1.0": _objectnet,
+    "openood": _openood,
+    "roxford5k": _revisited("gnd_roxford5k.pkl"),
+    "rparis6k": _revisited("gnd_rparis6k.pkl"),
+    "stanford_cars": _cars,
+    "visda2017": _visda,
 }
-"""Folder below `$FEATCACHE_DATA` to what fills it; those of VTAB are alike."""
-
-
-def write_all(root: Path) -> None:
-    """Write every miniature below `root`."""
-    vtabs = {row["folder"] for row in named().values() if row.get("folder", "")[:7] == "vtab-1k"}
-    for folder, write in {**WRITERS, **dict.fromkeys(sorted(vtabs), vtab)}.items():
-        write(root / folder)
+"""Folder below `$FEATCACHE_DATA` to what writes its tables and names its images."""

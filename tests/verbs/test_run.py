@@ -185,6 +185,17 @@ def test_a_rehearsal_says_so_in_every_name(suite, cache, photos):
         plan("quickstart", limit=0)
 
 
+def test_a_rehearsal_may_have_fewer_train_rows_than_the_protocol_asks_for(suite, cache, photos):
+    cells = [{"datasets": [photos], "tasks": ["vtab1k-linear@1"]}]
+    path = suite(backbones=["random:test_vit"], cells=cells)
+    (refused,) = run(path, cache=cache.root)
+    assert "must have 1000 train rows" in refused.reason
+    (ended,) = run(path, cache=cache.root, limit=30)
+    assert (ended.status, ended.result.record["dataset"]) == ("done", "photos-30")
+    (planned,) = run(plan(path, cache=cache.root, limit=30), cache=cache.root)
+    assert planned.status == "stored"
+
+
 def test_another_order_has_the_same_cells(cache):
     first, second = (plan("bob-ood", cache=cache.root, shuffle_seed=seed) for seed in (None, 3))
     assert [s.cell for s in first.steps] != [s.cell for s in second.steps]

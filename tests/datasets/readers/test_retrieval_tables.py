@@ -141,6 +141,19 @@ def test_only_test_images_with_an_answer_are_queries(landmarks):
     assert gallery.images.read(2).size == (5, 5)
 
 
+def test_a_part_of_landmarks_has_answers_to_its_queries(tmp_path):
+    index = [f"{number:016x}" for number in range(200)]
+    answers = {f"000f{number:012x}": index[4 * number : 4 * number + 4] for number in range(50)}
+    gldv2_tables(tmp_path, index, answers)
+    for folder, names in (("index", index), ("test", answers)):
+        for seed, name in enumerate(names):
+            write(tmp_path / folder / "0" / "0" / "0" / f"{name}.jpg", seed)
+    data = open_dataset(f"gldv2@{tmp_path}?part&rows=9")
+    query, gallery = data.load("query"), data.load("gallery")
+    assert len(query) == len(gallery) == 9
+    assert {answers[one][0] for one in query.ids} == set(gallery.ids)
+
+
 def test_tables_of_landmarks_may_lie_with_their_images(landmarks):
     (landmarks / "index.csv").rename(landmarks / "index" / "index.csv")
     name = "retrieval_solution_v2.1.csv"

@@ -1,5 +1,6 @@
 """The revisited Oxford: from its pickle and images to easy, medium and hard."""
 
+import hashlib
 import json
 import pickle
 
@@ -11,7 +12,12 @@ from typer.testing import CliRunner
 import featcache
 from featcache.cli.app import app
 from featcache.datasets.catalog import open_dataset
-from featcache.datasets.ground_truth import FIELD, ground_truth, write_ground_truth
+from featcache.datasets.ground_truth import (
+    FIELD,
+    first_answers,
+    ground_truth,
+    write_ground_truth,
+)
 from featcache.datasets.named import named
 from featcache.errors import DatasetError, OptionError
 from featcache.probes.catalog import load_protocol
@@ -176,3 +182,17 @@ def test_a_file_with_another_ground_truth_is_kept(oxford, tmp_path):
 def test_a_dataset_with_classes_has_no_ground_truth_file():
     with pytest.raises(OptionError, match="as gldv2, roxford5k, rparis6k do; 'cub200' has none"):
         ground_truth("cub200")
+
+
+def test_a_part_of_a_gallery_begins_with_one_answer_to_each_query():
+    answers = {
+        "q": {"easy": ["a"], "hard": ["b", "c"], "junk": ["j"]},
+        "r": {"easy": [], "hard": ["d", "a"], "junk": []},
+        "s": {"easy": [], "hard": [], "junk": ["k"]},
+        "t": ["e"],
+    }
+    order = sorted(answers, key=lambda one: hashlib.sha256(one.encode()).hexdigest())
+    firsts = {"q": "a", "r": "d", "t": "e"}
+    found = first_answers(answers)
+    assert found[:3] == [firsts[one] for one in order if one in firsts]
+    assert sorted(found) == ["a", "b", "c", "d", "e"]
