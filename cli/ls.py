@@ -39,6 +39,8 @@ def ls(
 ) -> None:
     """List backbones, datasets, tasks, protocols, suites, cached features, heads or results.
 
+    A whole name, without * or ?, shows all that is known of it.
+
     Example: featcache ls backbones 'dino*'
     """
     if what not in _LISTINGS:
@@ -48,6 +50,9 @@ def ls(
         rows = _meant_for(task, what, rows)
     if as_json:
         print_json(rows)
+    elif len(rows) == 1 and rows[0].get("name") == pattern:
+        facts = [[name, _text(value)] for name, value in rows[0].items() if name != "name"]
+        print_table(pattern, ["fact", "value"], facts)
     else:
         shown = [[_cell(name, row.get(name)) for name in columns] for row in rows]
         print_table(f"{len(rows)} {what}", [_HEADS.get(name, name) for name in columns], shown)
@@ -88,6 +93,23 @@ def _cell(name: str, value: object) -> str:
         return str(value).replace("ImageNet-", "IN-").replace(", then ", " + ")
     if isinstance(value, list):
         return ", ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def _text(value: object) -> str:
+    """Return a fact in a line: a mapping as `key=value, ...`, one of mappings as its keys."""
+    if isinstance(value, Mapping):
+        if all(isinstance(one, Mapping) for one in value.values()):
+            return ", ".join(map(str, value))
+        return ", ".join(
+            f"{key}=[{_text(one)}]" if isinstance(one, list) else f"{key}={_text(one)}"
+            for key, one in value.items()
+        )
+    if isinstance(value, list):
+        parts = [_text(one) for one in value]
+        if all(part.endswith(".") for part in parts):
+            return " ".join(parts)
+        return ("; " if any("," in part for part in parts) else ", ").join(parts)
     return "" if value is None else str(value)
 
 

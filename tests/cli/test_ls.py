@@ -23,17 +23,31 @@ def test_a_row_of_backbones_fits_80_columns(pattern):
 
 
 def test_a_row_of_backbones_tells_data_size_cost_and_pixels():
-    head, row = (line.split() for line in printed("dinov2_vitb14").splitlines()[2::2])
+    head, row = (line.split() for line in printed("dinov2_vitb14*").splitlines()[:5][2::2])
     assert head == ["name", "data", "params_m", "gflops", "px"]
     assert row == ["dinov2_vitb14", "LVD-142M", "85.7", "23.2", "224"]
 
 
 def test_pretraining_data_is_shortened_in_the_table_alone():
     name = "vit_base_in21ft1k"
-    assert "IN-21k + IN-1k" in printed(name)
+    assert "IN-21k + IN-1k" in printed(f"{name}*")
     (row,) = json.loads(printed(name, "--json"))
     assert row["data"] == "ImageNet-21k, then ImageNet-1k"
     assert row["licence"] == "apache-2.0"
+
+
+def test_a_whole_name_shows_all_that_is_known(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = CliRunner().invoke(app, ["ls", "datasets", "roxford5k"]).stdout
+    assert max(map(len, out.splitlines())) <= 80
+    facts = dict(line[1:].split("   ", 1) for line in out.splitlines() if "   " in line[1:])
+    facts = {name: text.strip() for name, text in facts.items()}
+    assert facts["splits"] == "query, gallery, whole-query"
+    assert facts["rows"] == "query=70, gallery=4993, whole-query=70"
+    assert facts["licence"] == "not stated; the photographs are Flickr users'"
+    assert "fact" not in printed("clip*")
+    (row,) = json.loads(printed("clip_resnet101", "--json"))
+    assert row["name"] == "clip_resnet101"
 
 
 @pytest.mark.parametrize("words", [("datasets", "--task", "retrieval"), ("suites",), ("tasks",)])
