@@ -67,6 +67,17 @@ def has_captions(source: str) -> bool:
     return name in DATASETS and bool(DATASETS.get(name).facts.get(FIELD))
 
 
+def refuse_without_captions(source: str) -> None:
+    """Refuse a dataset without captions; touches no file.
+
+    Raises:
+        OptionError: If it has none.
+    """
+    if not has_captions(source):
+        having = ", ".join(n for n in DATASETS.names() if DATASETS.get(n).facts.get(FIELD))
+        raise OptionError(f"Captions are there for {having}; got {source!r}. Take one of these.")
+
+
 def caption_id(image: str, number: int) -> str:
     """Return the id of an image's caption, counted from 0."""
     return f"{image}#{number}"
@@ -82,8 +93,6 @@ _Read = Callable[[Record, Path, str], Mapping[str, Sequence[str]]]
 
 
 def _record(source: str) -> tuple[Record, str]:
+    refuse_without_captions(source)
     name, rest = parse_source(source)
-    if not has_captions(source):
-        having = ", ".join(n for n in DATASETS.names() if DATASETS.get(n).facts.get(FIELD))
-        raise OptionError(f"Captions are there for {having}; got {source!r}. Take one of these.")
     return Record.of(name, DATASETS.get(name).facts), rest

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from featcache.errors import OptionError
-from featcache.store.cache import Cache
+from featcache.store.cache import Cache, slug
 from featcache.verbs.extract import BackboneRequest
 from featcache.verbs.texts import embed_texts, is_partner
 
@@ -23,16 +23,20 @@ def needs_texts(wanted: Wanted) -> bool:
     return TASKS[wanted.protocol.task].needs_texts
 
 
-def at_the_texts_tap(wanted: Wanted) -> Wanted:
+def at_the_texts_tap(wanted: Wanted, cache: Cache) -> Wanted:
     """Return what is wanted with the one tap that texts can be compared with, if it needs texts.
 
     Raises:
-        OptionError: If another tap is asked for, or a view of the features.
+        OptionError: If another tap is asked for, or a view of the features, or if the dataset has
+            no captions.
     """
     from featcache.backbones.text import IMAGE_TAP
+    from featcache.datasets.captions import SUFFIX, refuse_without_captions
 
     if not needs_texts(wanted):
         return wanted
+    if not any(cache.paths(f"{slug(wanted.dataset + SUFFIX)}/*/*")):  # else a part by its name
+        refuse_without_captions(wanted.dataset)
     task = wanted.protocol.task
     if wanted.is_derived:
         raise OptionError(

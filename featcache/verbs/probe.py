@@ -135,7 +135,7 @@ class _Asked:
 
 
 def _probe(wanted: Wanted, cache: Cache, sources: Sources, device: str) -> tuple[Result, bool]:
-    wanted = at_the_texts_tap(at_the_heads_tap(wanted, cache))
+    wanted = at_the_texts_tap(at_the_heads_tap(wanted, cache), cache)
     finder = Finder(wanted, cache, sources)
     sets = finder.find()
     head = choose_head(wanted, sets["test"], cache, device=device)

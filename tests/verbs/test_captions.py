@@ -111,14 +111,6 @@ def test_what_has_no_captions_or_lies_elsewhere_is_refused(flickr, cache):
     for view in ({"derive": "l2"}, {"concat": ("pixels",)}):
         with pytest.raises(OptionError, match="Leave --derive and --concat out"):
             run(cache, flickr, **view)
-    options = Options(device="cpu", batch_size=4, workers=0)
-    featcache.extract(
-        backbone=TOWERS,
-        dataset="digits?rows=20",
-        splits=["test"],
-        cache=cache.root,
-        options=options,
-    )
     with pytest.raises(OptionError, match="there for coco-captions, flickr30k, flickr8k"):
         run(cache, "digits?rows=20")
     shutil.rmtree(flickr.partition("@")[2].removesuffix("?part"))
