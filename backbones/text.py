@@ -117,7 +117,8 @@ def refuse_without_text(request: Request) -> None:
     if not request.is_open_clip:
         raise BackboneError(
             f"Texts need the text tower that was trained with the images'; {request.name!r} has "
-            "none here. Use a backbone open_clip:ARCH.PRETRAINED."
+            "none here. Use one of `featcache ls backbones '*_openclip'`, or a backbone "
+            "open_clip:ARCH.PRETRAINED."
         )
 
 

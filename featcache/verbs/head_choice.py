@@ -50,8 +50,12 @@ def choose_head(
         OptionError: If the head reads other features, or another kind is needed, if several fit,
             or if a task takes none.
         StoreError: If there is none; the message gives the command that makes one.
+        BackboneError: If class names are needed, and the backbone has no text tower.
         FeatcacheError: As `embed_texts`, if a text head is made.
     """
+    from featcache.backbones.factory import backbone_request
+    from featcache.backbones.text import refuse_without_text
+
     if (kind := _kind(wanted)) is None:
         return None
     store = HeadStore(cache.root)
@@ -66,6 +70,8 @@ def choose_head(
         if not fitting and zero_shot.can_be_made(test.spec):
             return zero_shot.make(prompts, test.spec, cache, device)
     if not fitting:
+        if kind == "text":
+            refuse_without_text(backbone_request(wanted.backbone))
         raise StoreError(_missing(wanted, kind, test.spec, entries))
     if len(fitting) > 1:
         names = set(test.class_names)

@@ -76,6 +76,8 @@ def text_head(
         BackboneError: If the backbone has no text tower.
         FeatcacheError: As `load_backbone`.
     """
+    from featcache.backbones.factory import backbone_request
+    from featcache.backbones.text import refuse_without_text
     from featcache.datasets.catalog import dataset_name
     from featcache.datasets.prompts import prompts_for
 
@@ -86,6 +88,7 @@ def text_head(
             "--classes FILE."
         )
     one = BackboneRequest(name=backbone) if isinstance(backbone, str) else backbone
+    refuse_without_text(backbone_request(one.name, checkpoint=one.checkpoint, renamer=one.renamer))
     store = Cache(cache)
     if dataset is not None:
         own = prompts_for(dataset_name(dataset), class_names(store, dataset, one.name))

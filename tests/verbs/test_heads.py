@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import featcache
-from featcache.errors import OptionError, ShapeError, StoreError
+from featcache.errors import BackboneError, OptionError, ShapeError, StoreError
 from featcache.extraction.options import Options
 from featcache.head_store import HeadStore, StoredHead
 from featcache.probes.linear.head import LinearHead
@@ -145,7 +145,6 @@ def test_of_several_heads_the_one_that_knows_the_classes_is_meant(sets, probe, c
     ("kind", "command"),
     [
         ("native", "featcache head native --backbone pixels"),
-        ("text", "featcache head text --backbone pixels --dataset two"),
         ("probe", "featcache probe --task linear --backbone pixels --dataset two"),
     ],
 )
@@ -153,6 +152,14 @@ def test_a_missing_head_is_answered_with_the_command_that_makes_it(sets, probe, 
     with pytest.raises(StoreError, match=f"head of kind '{kind}' .*there is none") as error:
         probe("two", "head", head=kind)
     assert str(error.value).endswith(command)
+
+
+def test_class_names_need_a_text_tower(sets, probe, cache):
+    for asked in ({"task": "zeroshot"}, {"task": "head", "head": "text"}):
+        with pytest.raises(BackboneError, match=r"'pixels' has none here.*ls backbones '\*_open"):
+            probe("two", **asked)
+    with pytest.raises(BackboneError, match="'pixels' has none here"):
+        text_head("pixels", dataset="nowhere", cache=cache.root)
 
 
 def test_a_head_of_other_features_is_refused_with_both_names(sets, probe, cache):
