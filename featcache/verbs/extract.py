@@ -28,6 +28,7 @@ from featcache.spec import (
 from featcache.store.cache import Cache
 from featcache.store.feature_set import FeatureSet, is_sealed
 from featcache.store.files import disk_errors, json_bytes, read_json, write_replacing
+from featcache.verbs.networks import NetworkRequest, Networks
 from featcache.verbs.share import Sources
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def extract(
     options: Options | None = None,
     progress: Progress | None = None,
     remotes: Sequence[str] | None = (),
+    networks: Networks | None = None,
 ) -> list[Extracted]:
     """Embed splits of a dataset once; sets that are sealed already return at once.
 
@@ -90,6 +92,8 @@ def extract(
         options: Device, batch size and workers.
         progress: Receives events.
         remotes: Where to look before computing; None: those of the configuration.
+        networks: Has the network of an extraction before, and keeps this one for the next; None:
+            it is let go.
 
     Returns:
         One record per split and tap.
@@ -107,7 +111,8 @@ def extract(
     source = open_dataset(dataset)
     progress = progress or Silent()
     sources = Sources(remotes, note=progress.note)
-    job = _Job(store, request, tuple(taps), options or Options(), progress, sources, dataset)
+    options, networks = options or Options(), networks or Networks()
+    job = _Job(store, request, tuple(taps), options, progress, sources, dataset, networks)
     for name in splits:
         check_split(source, name)
     job.check()
@@ -137,12 +142,21 @@ class _Job:
         progress: Progress,
         sources: Sources,
         dataset: str,
+        networks: Networks,
     ) -> None:
         self._cache, self._request, self._taps = cache, request, taps
         self._sources = sources
         self._source = "" if _is_private(dataset) else dataset
         self._options, self._progress = options, progress
         self._protocol = _protocol(request.protocol)
+        self._networks = networks
+        self._network = NetworkRequest(
+            name=request.name,
+            checkpoint=request.checkpoint,
+            renamer=request.renamer,
+            transform_overrides=dict(self._protocol.requires.transform) if self._protocol else {},
+            compute=request.precision,
+        )
         self._loaded: Backbone | None = None
 
     def check(self) -> None:
@@ -246,35 +260,17 @@ class _Job:
             **({"dataset_source": self._source} if self._source else {}),
         }
 
-    def _overrides(self) -> dict[str, Json]:
-        return dict(self._protocol.requires.transform) if self._protocol else {}
-
     def _backbone(self) -> Backbone:
-        from featcache.backbones.factory import load_backbone
-
         if self._loaded is None:
-            self._loaded = load_backbone(
-                self._request.name,
-                checkpoint=self._request.checkpoint,
-                renamer=self._request.renamer,
-                transform_overrides=self._overrides(),
-                compute=self._request.precision,
-            )
+            self._loaded = self._networks.load(self._network)
         return self._loaded
 
     def _resolve(self) -> _Resolved:
         """Return what names the backbone: remembered if the same request was seen, else loaded."""
-        from featcache.backbones.factory import request_identity
         from featcache.datasets.decode import DECODE_POLICY
 
         if self._loaded is None:
-            identity = request_identity(
-                self._request.name,
-                checkpoint=self._request.checkpoint,
-                renamer=self._request.renamer,
-                transform_overrides=self._overrides(),
-                compute=self._request.precision,
-            )
+            identity = self._network.fingerprint()
             path = (
                 self._cache.root
                 / "requests"

@@ -17,6 +17,7 @@ from featcache.result_store import Result
 from featcache.store.cache import Cache, slug
 from featcache.store.files import disk_errors, json_bytes, read_json, write_replacing
 from featcache.verbs.extract import BackboneRequest, extract
+from featcache.verbs.networks import Networks
 from featcache.verbs.plan import Extraction, Plan, Step, plan
 from featcache.verbs.probe import probe
 from featcache.verbs.suite import Cell, Suite
@@ -63,6 +64,7 @@ class _Run:
     is_rehearsal: bool
     extracted: dict[Extraction, str] = field(default_factory=dict)
     """Extraction to why it failed; '' if it did not."""
+    networks: Networks = field(default_factory=Networks)
     heads: dict[str, str] = field(default_factory=dict)
     """Id of a cell to the key of the classifier that it fitted."""
 
@@ -130,6 +132,7 @@ class _Run:
                     cache=self.cache.root,
                     options=self.options,
                     progress=self.progress,
+                    networks=self.networks,
                 )
             except Exception as error:
                 self.extracted[one] = str(error) or type(error).__name__

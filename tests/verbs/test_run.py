@@ -9,15 +9,20 @@ import sys
 import time
 
 import pytest
+import timm
 import yaml
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import featcache
+from featcache.backbones import factory
 from featcache.backbones.catalog import BACKBONES
 from featcache.cli.app import app
 from featcache.datasets.catalog import DATASETS
 from featcache.errors import OptionError, UnknownNameError
+from featcache.extraction.options import Options
 from featcache.verbs import run as running
+from featcache.verbs.networks import NetworkRequest, Networks
 from featcache.verbs.plan import plan
 from featcache.verbs.run import Ledger, run
 from featcache.verbs.suite import load_suite, shipped
@@ -297,3 +302,41 @@ def test_networks_and_datasets_of_ones_own_stand_in_a_suite(tmp_path, monkeypatc
     )
     ended = run(str(tmp_path / "own.yaml"), cache=cache.root)
     assert [one.status for one in ended] == ["done", "done"]
+
+
+def test_a_network_is_loaded_once_for_all_datasets(suite, cache, photos, tmp_path, monkeypatch):
+    loaded = []
+    load = factory.load_backbone
+
+    def spy(name, **given):
+        loaded.append(name)
+        return load(name, **given)
+
+    monkeypatch.setattr(factory, "load_backbone", spy)
+    more = f"imagefolder:{paint(tmp_path / 'more', seed=3)}"
+    path = suite(cells=[{"datasets": [photos, more], "tasks": ["centroid"]}])
+    ended = run(path, cache=cache.root, options=Options(device="cpu", batch_size=4, workers=0))
+    assert [one.status for one in ended] == ["done"] * 4
+    assert loaded == ["pixels", "random:test_vit"]
+    kept = {one.open().digest for one in cache.stored("more/*/*test_vit*")}
+    apart = featcache.extract(backbone="random:test_vit", dataset=more, cache=tmp_path / "apart")
+    assert kept == {one.digest for one in apart}
+
+
+def test_a_network_is_loaded_anew_when_its_weights_change(tmp_path):
+    file = tmp_path / "weights.safetensors"
+    networks, model = Networks(), timm.create_model("test_vit", num_classes=0)
+    request = NetworkRequest(
+        name="timm:test_vit",
+        checkpoint=file,
+        renamer=None,
+        transform_overrides={},
+        compute="fp32",
+    )
+    save_file(model.state_dict(), file)
+    first = networks.load(request)
+    assert networks.load(request) is first
+    save_file({k: v + 1 for k, v in model.state_dict().items()}, file)
+    os.utime(file, ns=(1, 1))
+    second = networks.load(request)
+    assert second.identity.weights != first.identity.weights
