@@ -15,10 +15,12 @@ import featcache.backbones.catalog as catalog
 from featcache.backbones.catalog import BACKBONES, entries
 from featcache.backbones.factory import load_backbone
 from featcache.backbones.packaged import packaged_file
+from featcache.backbones.pixels import TRANSFORM
 from featcache.backbones.renamers import RENAMERS
-from featcache.backbones.timm_config import CLASS_COUNTS, is_clip, native_transform
-from featcache.backbones.transforms import with_overrides
+from featcache.backbones.timm_config import CLASS_COUNTS, is_clip
+from featcache.backbones.transforms import PilTransform, with_overrides
 from featcache.errors import UnknownNameError
+from featcache.spec import TransformSpec
 
 FACTS = (
     "source",
@@ -31,9 +33,10 @@ FACTS = (
     "licence",
     "citation",
     "default_tap",
+    "transform",
 )
 OPTIONAL = (
-    *("transform", "package", "file", "extra", "renamer", "data_images", "original"),
+    *("package", "file", "extra", "renamer", "data_images", "original"),
     *("sha256", "sha256_prefix", "dim", "bob", "bob_tap", "note"),
 )
 ROWS = entries()
@@ -113,24 +116,30 @@ def test_a_row_agrees_with_what_timm_says_of_it(name):
     facts = TIMM[name]
     source = facts["source"].removeprefix("timm:")
     config = timm.get_pretrained_cfg(source).to_dict()
-    spec = with_overrides(native_transform(name, config), facts.get("transform", {}))
     assert facts["architecture"] == source.partition(".")[0]
     assert facts["licence"] == config["license"]
-    assert facts["resolution"] == spec.crop
     assert facts.get("original") in (config.get("url"), None) or "sha256" in facts
 
 
-def test_the_transform_of_a_file_of_weights_is_whole():
-    """What timm says of an architecture's preprocessing is of other weights."""
-    schemes = ("checkpoint:", "torchscript:", "diffusion:")
-    rows = [e.facts for e in ROWS.values() if e.facts["source"].startswith(schemes)]
-    assert len(rows) >= 11
+@pytest.mark.parametrize("name", ROWS)
+def test_the_transform_of_a_row_is_whole(name):
+    facts = ROWS[name].facts
+    assert {"resize", "interpolation", "mean", "std"} <= set(facts["transform"])
+    spec = with_overrides(TransformSpec(resize=1), facts["transform"])
+    assert PilTransform(spec).input_shape == (3, facts["resolution"], facts["resolution"])
+    assert all(isinstance(value, float) for value in (*spec.mean, *spec.std))  # as in the key
+
+
+def test_pixels_states_its_fixed_transform():
+    assert with_overrides(TransformSpec(resize=1), ROWS["pixels"].facts["transform"]) == TRANSFORM
+
+
+def test_a_row_with_a_renamer_names_one_of_ours_for_a_network_of_timms():
+    rows = [e.facts for e in ROWS.values() if "renamer" in e.facts]
+    assert len(rows) >= 6
     for facts in rows:
-        assert {"resize", "crop", "interpolation", "mean", "std"} <= set(facts["transform"])
-        assert facts["transform"]["crop"] == facts["resolution"]
-        if "renamer" in facts:
-            assert facts["renamer"] in RENAMERS
-            assert timm.is_model(facts["architecture"])
+        assert facts["renamer"] in RENAMERS
+        assert timm.is_model(facts["architecture"])
 
 
 def test_digests_of_openais_files_are_those_in_open_clips_addresses():

@@ -22,6 +22,7 @@ from featcache.backbones.factory import load_backbone
 from featcache.backbones.request import Request
 from featcache.backbones.timm_config import CLASS_COUNTS, native_transform
 from featcache.backbones.transforms import PilTransform, normalise, with_overrides
+from featcache.spec import TransformSpec
 
 ROWS = {name: entry.facts for name, entry in entries().items()}
 LARGE_M = 45
@@ -163,12 +164,14 @@ def photographs() -> list[Image.Image]:
 
 
 def timm_config(name: str):
-    return timm.get_pretrained_cfg(weights_of(name)).to_dict()
+    is_timms = scheme(name) == "timm"
+    return timm.get_pretrained_cfg(
+        weights_of(name) if is_timms else ROWS[name]["architecture"]
+    ).to_dict()
 
 
 def own_transform(name: str) -> PilTransform:
-    spec = native_transform(name, timm_config(name))
-    return PilTransform(with_overrides(spec, ROWS[name].get("transform", {})))
+    return PilTransform(with_overrides(TransformSpec(resize=1), ROWS[name]["transform"]))
 
 
 def normalised(transform: PilTransform, image: Image.Image) -> torch.Tensor:
@@ -178,16 +181,6 @@ def normalised(transform: PilTransform, image: Image.Image) -> torch.Tensor:
 
 def preprocessing(name: str) -> str:
     return str(own_transform(name).spec)
-
-
-NATIVE = [name for name in of_schemes("timm") if "transform" not in ROWS[name]]
-
-
-@pytest.mark.parametrize("name", one_per(preprocessing, NATIVE))
-def test_a_row_without_a_transform_prepares_images_as_timm_does(name):
-    expected = create_transform(**resolve_data_config(pretrained_cfg=timm_config(name)))
-    for image in photographs():
-        assert torch.equal(normalised(own_transform(name), image), expected(image))
 
 
 IN_OPEN_CLIP = {
@@ -216,30 +209,49 @@ IN_OPEN_CLIP = {
 """Rows of timm's whose weights open_clip has too."""
 
 
-@pytest.mark.parametrize("name", IN_OPEN_CLIP)
+AS_DINO_AND_MAE = [
+    name
+    for name in of_schemes("timm")
+    if name.startswith(("dino", "mae")) and not name.startswith("dinov3")
+]
+"""Rows of timm's with the evaluation transform of their authors' code."""
+AS_TIMM = [
+    name
+    for name in of_schemes("timm", "package")
+    if name not in {*IN_OPEN_CLIP, *AS_DINO_AND_MAE, "mobileclip_s0"}
+]
+
+
+@pytest.mark.parametrize("name", AS_TIMM)
+def test_a_row_of_a_network_of_timms_has_its_transform(name):
+    assert own_transform(name).spec == native_transform(name, timm_config(name)).to_json()
+
+
+@pytest.mark.parametrize("name", one_per(preprocessing, AS_TIMM))
+def test_a_row_prepares_images_as_timm_does(name):
+    expected = create_transform(**resolve_data_config(pretrained_cfg=timm_config(name)))
+    for image in photographs():
+        assert torch.equal(normalised(own_transform(name), image), expected(image))
+
+
+@pytest.mark.parametrize("name", [*IN_OPEN_CLIP, *of_schemes("open_clip")])
 def test_a_row_prepares_images_as_open_clip_does_for_the_same_weights(name):
-    architecture, _, tag = IN_OPEN_CLIP[name].partition(".")
-    weights = open_clip.get_pretrained_cfg(architecture, tag)
-    assert weights
-    fields = {k: weights[k] for k in ("mean", "std", "interpolation", "resize_mode")}
+    weights = IN_OPEN_CLIP.get(name) or ROWS[name]["source"].removeprefix("open_clip:")
+    architecture, _, tag = weights.partition(".")
+    config = open_clip.get_pretrained_cfg(architecture, tag)
+    fields = {k: config[k] for k in ("mean", "std", "interpolation", "resize_mode")}
     size = open_clip.get_model_config(architecture)["vision_cfg"]["image_size"]
     expected = image_transform_v2(PreprocessCfg(size=size, **fields), is_train=False)
     for image in photographs():
         assert torch.equal(normalised(own_transform(name), image), expected(image))
 
 
-def test_every_tower_with_another_transform_than_timms_is_compared_with_open_clip():
-    towers = [name for name in of_schemes("timm") if "image-language" in ROWS[name]["objective"]]
-    changed = {name for name in towers if "transform" in ROWS[name]}
-    assert changed - set(IN_OPEN_CLIP) == {"mobileclip_s0"}  # prepared as mobileclip_s1 is
+def test_a_network_of_a_family_is_prepared_as_its_sister():
     assert own_transform("mobileclip_s0") == own_transform("mobileclip_s1")
 
 
-@pytest.mark.parametrize("name", [n for n in of_schemes("timm") if n.startswith(("dino", "mae"))])
+@pytest.mark.parametrize("name", AS_DINO_AND_MAE)
 def test_dino_and_mae_rows_prepare_images_as_their_authors_evaluate(name):
-    if name.startswith("dinov3"):
-        assert "transform" not in ROWS[name]
-        return
     parts = torchvision_transforms
     expected = parts.Compose(
         [

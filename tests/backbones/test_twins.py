@@ -4,8 +4,10 @@ import pytest
 
 from featcache.backbones.catalog import entries
 from featcache.backbones.factory import load_backbone
+from featcache.backbones.transforms import PilTransform, with_overrides
 from featcache.backbones.twins import twin_facts
 from featcache.errors import UnknownNameError
+from featcache.spec import TransformSpec
 
 NAMES = list(entries())
 
@@ -16,7 +18,7 @@ def test_every_row_has_a_twin_that_loads_nothing(name):
     assert facts["source"].startswith("random:")
     row = entries()[name].facts
     assert facts["resolution"] == row["resolution"]
-    assert facts.get("transform") == row.get("transform")
+    assert facts["transform"] == row["transform"]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "random:nothing", "random:test_vit", "random:pixels"])
@@ -31,6 +33,13 @@ def test_a_twin_is_the_same_every_time_and_has_no_classes(name):
     assert first.identity.name == f"random:{name}"
     assert first.default_tap == "pooled"
     assert "logits" not in first.taps
+
+
+def test_a_twin_of_open_clips_prepares_images_as_its_weights_are_evaluated():
+    """open_clip's untrained networks come with another transform: bicubic, centred."""
+    facts = entries()["mobileclip2_s0_openclip"].facts
+    transform = load_backbone("random:mobileclip2_s0_openclip").transform
+    assert transform == PilTransform(with_overrides(TransformSpec(resize=1), facts["transform"]))
 
 
 def test_twins_differ_from_each_other_in_the_key():
