@@ -55,7 +55,8 @@ def ls(
         print_table(pattern, ["fact", "value"], facts)
     else:
         shown = [[_cell(name, row.get(name)) for name in columns] for row in rows]
-        print_table(f"{len(rows)} {what}", [_HEADS.get(name, name) for name in columns], shown)
+        counted = what if len(rows) != 1 else what.removesuffix("s")
+        print_table(f"{len(rows)} {counted}", [_HEADS.get(name, name) for name in columns], shown)
 
 
 def _meant_for(task: str, what: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

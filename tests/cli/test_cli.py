@@ -149,6 +149,12 @@ def test_version_and_no_arguments(run):
     assert "quickstart" in CliRunner().invoke(app, []).output
 
 
+def test_the_package_runs_as_the_command():
+    version = CliRunner().invoke(app, ["--version"]).stdout
+    command = [sys.executable, "-m", "featcache", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == version
+
+
 def test_the_reference_is_what_help_says():
     assert TARGET.read_text(encoding="utf-8") == reference()
 

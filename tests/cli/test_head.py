@@ -25,7 +25,7 @@ def test_a_native_head_is_made_and_listed(run):
     rows = json.loads(run("ls", "heads", "--json").stdout)
     assert [made["key"].startswith(one["key"]) for one in rows] == [True]
     shown = run("ls", "heads", "native/*").stdout
-    assert "1 heads" in shown
+    assert "1 head" in shown
     assert "imagenet-1k" in shown
     assert "0 heads" in run("ls", "heads", "text/*").stdout
 

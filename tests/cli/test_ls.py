@@ -36,6 +36,11 @@ def test_pretraining_data_is_shortened_in_the_table_alone():
     assert row["licence"] == "apache-2.0"
 
 
+def test_one_row_is_counted_as_one():
+    assert CliRunner().invoke(app, ["ls", "tasks", "know*"]).stdout.startswith("0 tasks")
+    assert CliRunner().invoke(app, ["ls", "tasks", "kn*"]).stdout.startswith("1 task\n")
+
+
 def test_a_whole_name_shows_all_that_is_known(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     out = CliRunner().invoke(app, ["ls", "datasets", "roxford5k"]).stdout
