@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.digest import blake3_bytes
 from featcache.errors import ShapeError
 
 Features = NDArray[np.floating[Any]]
@@ -70,6 +71,22 @@ def row_blocks(n_rows: int, row_bytes: int, block_bytes: int = BLOCK_BYTES) -> I
     size = max(1, block_bytes // max(1, row_bytes))
     for start in range(0, n_rows, size):
         yield slice(start, min(start + size, n_rows))
+
+
+def distinct_rows(features: Features) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Find equal rows, by their bytes.
+
+    Args:
+        features: Shape (N, D).
+
+    Returns:
+        Where each of the M distinct rows stands first, shape (M,), ascending; and which of these M
+        each row is, shape (N,).
+    """
+    known: dict[str, int] = {}
+    which = [known.setdefault(blake3_bytes(row.tobytes()), len(known)) for row in features]
+    inverse = np.array(which, dtype=np.intp)
+    return np.unique(inverse, return_index=True)[1], inverse
 
 
 def to_float64(name: str, features: Features) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from featcache.probes.arrays import (
     check_features,
     check_labels,
     check_pair,
+    distinct_rows,
     row_blocks,
     unit_rows,
 )
@@ -60,7 +61,7 @@ class Detectors:
         return Fit(arrays={**self.shared.kept.arrays, **own.arrays}, details=own.details)
 
     def scores(self, features: Features) -> dict[str, NDArray[np.float64]]:
-        """Score each row with each detector; larger means more in-distribution.
+        """Score each row with each detector; larger means more in-distribution, equal rows tie.
 
         Args:
             features: Shape (M, D); no rows give empty scores.
@@ -77,14 +78,17 @@ class Detectors:
             name: cast(Score, load_target(f"featcache.probes.ood.{DETECTORS[name].module}:{name}"))
             for name in self.names
         }
-        found = {name: np.empty(len(features)) for name in self.names}
-        for rows in row_blocks(len(features), 1, _BLOCK_ROWS):
+        # once each: a product's last bits can depend on where a row stands, and would rank equals
+        places, inverse = distinct_rows(features)
+        found = {name: np.empty(len(places)) for name in self.names}
+        for rows in row_blocks(len(places), 1, _BLOCK_ROWS):
+            values = features[places[rows]]
             if "knn" in self.names:
-                unit_rows("features", features[rows])  # a row without direction is an error
-            block = Block(self.shared, self.shared.tensor(features[rows]), frozenset(self.names))
+                unit_rows("features", values)  # a row without direction is an error
+            block = Block(self.shared, self.shared.tensor(values), frozenset(self.names))
             for name, function in functions.items():
                 found[name][rows] = function(block).cpu().numpy()
-        return found
+        return {name: scores[inverse] for name, scores in found.items()}
 
     def with_options(self, options: OodOptions, names: Sequence[str]) -> Detectors:
         """Return some of the detectors with other hyper-parameters, on the same statistics."""

@@ -1,9 +1,4 @@
-"""One search of the ID train rows for every detector that looks at neighbours.
-
-Neighbours are found in float32. A product's last bits depend on where in it a row stands, and a
-detector ranks rows by such bits where they are equal; so the cosines to the neighbours that count
-are computed again, in float64, row by row.
-"""
+"""One search of the ID train rows for every detector that looks at neighbours."""
 
 from __future__ import annotations
 
@@ -67,7 +62,7 @@ def _search(block: Block, rows: slice, wanted: frozenset[str]) -> Neighbours:
         cosine = room[: len(queries) * len(bank)].view(len(queries), len(bank))
         _multiply(queries, bank, cosine)
         if kth is not None:
-            kth.add(cosine, start)
+            kth.add(cosine)
         if relation is not None:
             near = shares @ shared.bank_shares(start, size).T
             near.mul_(cosine.clamp_min(0))
@@ -76,26 +71,12 @@ def _search(block: Block, rows: slice, wanted: frozenset[str]) -> Neighbours:
                 near.pow_(options.relation_power)
             relation += near.sum(dim=1)
         if guided is not None:  # last, as it takes the cosines' place
-            guided.add(cosine.mul_(shared.patterns.energies[start : start + size].float()), start)
+            guided.add(cosine.mul_(shared.patterns.energies[start : start + size].float()))
     return Neighbours(
-        kth=None if kth is None else _cosines(block, rows, kth.places[:, -1]),
-        guidance=None if guided is None else _guidance(block, rows, guided.places),
+        kth=None if kth is None else kth.values[:, -1].double(),
+        guidance=None if guided is None else guided.values.double().mean(dim=1),
         relation=relation,
     )
-
-
-def _cosines(block: Block, rows: slice, places: torch.Tensor) -> torch.Tensor:
-    """Return the cosine of each row to one train row, both of shape (B,), in float64."""
-    cosines: torch.Tensor = (block.unit[rows] * block.shared.bank[places].double()).sum(dim=1)
-    return cosines
-
-
-def _guidance(block: Block, rows: slice, places: torch.Tensor) -> torch.Tensor:
-    energies = block.shared.patterns.energies
-    total = energies.new_zeros(len(places))
-    for column in places.sort(dim=1).values.unbind(1):  # one order, whatever order was found
-        total += _cosines(block, rows, column) * energies[column]
-    return total / places.shape[1]
 
 
 def _joined(parts: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
@@ -117,28 +98,25 @@ def _multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> Non
 
 
 class _Best:
-    """Where the k largest values of each row lie, over parts of a bank; largest first."""
+    """The k largest values of each row over parts of a bank."""
 
     def __init__(self, k: int) -> None:
         self._k = k
-        self._values: torch.Tensor
-        self.places: torch.Tensor
+        self.values: torch.Tensor
 
-    def add(self, scores: torch.Tensor, start: int) -> None:
-        """Take in another part, shape (B, n), whose first column is `start` of the bank."""
+    def add(self, scores: torch.Tensor) -> None:
+        """Take in another part, shape (B, n)."""
         import torch
 
-        values, places = _largest(scores, min(self._k, scores.shape[1]))
-        places = places + start
-        if hasattr(self, "places"):
-            joined = torch.cat([self._values, values], dim=1)
-            values, chosen = joined.topk(min(self._k, joined.shape[1]), dim=1)
-            places = torch.cat([self.places, places], dim=1).gather(1, chosen)
-        self._values, self.places = values, places
+        found = _largest(scores, min(self._k, scores.shape[1]))
+        if hasattr(self, "values"):
+            joined = torch.cat([self.values, found], dim=1)
+            found = joined.topk(min(self._k, joined.shape[1]), dim=1).values
+        self.values = found
 
 
-def _largest(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the k largest values of each row and their columns, shape (B, k), largest first.
+def _largest(scores: torch.Tensor, k: int) -> torch.Tensor:
+    """Return the k largest values of each row, shape (B, k), largest first.
 
     Columns go into groups; the k largest values lie in the k groups of the largest maxima. So
     only those groups are searched, and maxima are quicker to find than the k largest.
@@ -147,14 +125,9 @@ def _largest(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
     n_groups = scores.shape[1] // _GROUP
     if n_groups <= 4 * k:
-        values, places = scores.topk(k, dim=1)
-        return values, places
+        return scores.topk(k, dim=1).values
     whole = scores[:, : n_groups * _GROUP].reshape(len(scores), n_groups, _GROUP)  # (B, G, 32)
     chosen = whole.amax(dim=2).topk(k, dim=1, sorted=False).indices  # (B, k)
     inside = whole.gather(1, chosen[:, :, None].expand(-1, -1, _GROUP)).flatten(1)
     rest = scores[:, n_groups * _GROUP :]
-    values, found = torch.cat([inside, rest], dim=1).topk(k, dim=1)
-    group = chosen.gather(1, (found // _GROUP).clamp_max(k - 1))
-    is_rest = found >= k * _GROUP
-    places = torch.where(is_rest, (n_groups - k) * _GROUP + found, group * _GROUP + found % _GROUP)
-    return values, places
+    return torch.cat([inside, rest], dim=1).topk(k, dim=1).values

@@ -452,20 +452,19 @@ def test_the_k_largest_of_many_columns_are_those_of_a_sort():
         values[0] = 1.0  # all tied
         values[1, -k:] = 9.0  # in the columns that fill no group
         expected = -np.sort(-values, axis=1)[:, :k]
-        found, places = (one.numpy() for one in _largest(torch.tensor(values), k))
-        np.testing.assert_array_equal(found, expected)
-        np.testing.assert_array_equal(np.take_along_axis(values, places, axis=1), expected)
-        assert all(len(set(row)) == k for row in places.tolist())
+        np.testing.assert_array_equal(_largest(torch.tensor(values), k).numpy(), expected)
 
 
-@pytest.mark.parametrize("dim", [8, 12, 100])
-def test_equal_rows_have_equal_scores_wherever_they_stand(dim, monkeypatch):
+@pytest.mark.parametrize("dim", [7, 33, 100])
+def test_equal_rows_tie_wherever_they_stand(dim):
     """A product's last bits depend on that; a detector would rank rows by them."""
-    monkeypatch.setattr("featcache.probes.ood.neighbours._BANK_BYTES", 4 * 256 * 1000)
     rng = np.random.default_rng(0)
-    train = np.repeat(rng.normal(size=(60, dim)), 40, axis=0)
-    labels = np.repeat(np.arange(4), 600)
-    fitted = fitted_on(train, labels, ("knn", "nnguide"), k=50, nnguide_k=70)
-    for row in rng.normal(size=(3, dim)):
-        for name, scores in fitted.scores(np.repeat(row[None], 301, axis=0)).items():
-            assert len(np.unique(scores)) == 1, name
+    train = rng.normal(size=(300, dim))
+    fitted = fitted_on(train, np.repeat(np.arange(C), 300 // C))
+    rows = rng.normal(size=(9, dim))
+    which = rng.permutation(np.repeat(np.arange(9), 301))
+    for name, scores in fitted.scores(rows[which]).items():
+        assert len(np.unique(scores)) <= 9, name
+        np.testing.assert_allclose(
+            scores, fitted.scores(rows)[name][which], rtol=1e-5, err_msg=name
+        )
